@@ -1,0 +1,96 @@
+"""Views: what the templates are given, frozen values made of text and tuples of text only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from irrepc.ir.block import Block
+from irrepc.ir.kernel import Axes, Kernel, Operand
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One serial function of the numba backend: it computes the outputs that share a scatter index."""
+
+    name: str
+    arguments: str
+    first: str
+    fastmath: str
+    constants: tuple[str, ...]
+    body: tuple[str, ...]
+    allocate: tuple[str, ...]
+    call: str
+    finish: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One emitted function: a kernel at one order of differentiation."""
+
+    name: str
+    signature: str
+    arguments: tuple[str, ...]
+    returns: str
+    summary: str
+    shapes: tuple[str, ...]
+    body: tuple[str, ...]
+    parts: tuple[Part, ...]
+    result: str
+
+
+def product_text(parts: tuple[str, ...]) -> str:
+    """u·v as code: "u * v"; "1" for nothing."""
+    return " * ".join(parts) if parts else "1"
+
+
+def count(operand: Operand) -> dict[Axes, int]:
+    """How many components carry each set of channel axes, in order of first appearance."""
+    total: dict[Axes, int] = {}
+    for axes in operand.components:
+        total[axes] = total.get(axes, 0) + 1
+    return total
+
+
+def width(operand: Operand) -> str:
+    """The width of a row as code: "9 * u + 4"."""
+    return " + ".join(product_text((str(n), *axes)) for axes, n in count(operand).items()) or "0"
+
+
+def offset(operand: Operand, component: int) -> str:
+    """Where a component begins in a row, as code; an empty text for 0."""
+    total: dict[Axes, int] = {}
+    for axes in operand.components[:component]:
+        total[axes] = total.get(axes, 0) + 1
+    terms = [" * ".join(([str(n)] if n > 1 or not axes else []) + list(axes)) for axes, n in total.items()]
+    return " + ".join(terms)
+
+
+def shape(operand: Operand) -> str:
+    """The shape of an operand for the reader: "x (node, 9 * u), read at sender"."""
+    if operand.rows is None:
+        return f"{operand.name} ({width(operand)},), shared by all rows"
+    where = f", at {operand.index}" if operand.index else ""
+    return f"{operand.name} ({operand.rows}, {width(operand)}){where}"
+
+
+def signature(kernel: Kernel) -> tuple[str, ...]:
+    """The arguments of an emitted function: operands, indices, channel extents."""
+    return (*(o.name for o in kernel.inputs), *kernel.indices, *kernel.channels)
+
+
+def spec(kernel: Kernel) -> str:
+    """A kernel's operands as a Python literal: ((inputs...), (outputs...), indices, channel axes)."""
+    sides = []
+    for side in (kernel.inputs, kernel.outputs):
+        rows = ((o.name, o.rows, o.index, tuple((n, axes) for axes, n in count(o).items())) for o in side)
+        sides.append(tuple(rows))
+    return repr((*sides, kernel.indices, kernel.channels))
+
+
+def cost_lines(name: str, block: Block) -> tuple[str, ...]:
+    """One line of the banner's cost table for each loop nest of a block."""
+    lines = []
+    for axes, cost in block.cost.items():
+        where = "per row" if not axes else "per row and " + ", ".join(axes)
+        lines.append(f"{name:34} {where:18} {cost.mul:6} {cost.add:6} {cost.load:6} {cost.store:6}")
+    return tuple(lines)

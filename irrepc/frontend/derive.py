@@ -1,0 +1,76 @@
+"""derive: from a recipe to its kernel, the door between names and mathematics."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from irrepc.algebra.recipe import (
+    GateRecipe,
+    HarmonicsRecipe,
+    LinearRecipe,
+    NormRecipe,
+    ProductRecipe,
+    Recipe,
+    WignerRecipe,
+)
+from irrepc.errors import RecipeError
+from irrepc.frontend.harmonics import spherical_harmonics
+from irrepc.frontend.products import gate, linear, squared_norm, tensor_product
+from irrepc.frontend.wigner import wigner_d
+from irrepc.ir.check import check
+from irrepc.ir.kernel import Kernel
+
+
+@lru_cache(maxsize=512)
+def derive(recipe: Recipe) -> Kernel:
+    """The kernel a recipe names, checked.
+
+    Raises RecipeError for a value that is not a recipe.
+    """
+    match recipe:
+        case HarmonicsRecipe():
+            kernel = spherical_harmonics(recipe.lmax, recipe.normalization)
+        case WignerRecipe():
+            kernel = wigner_d(recipe.lmax)
+        case ProductRecipe():
+            kernel = tensor_product(recipe)
+        case LinearRecipe():
+            kernel = linear(recipe)
+        case GateRecipe():
+            kernel = gate(recipe)
+        case NormRecipe():
+            kernel = squared_norm(recipe)
+        case _:
+            raise RecipeError(f"derive: got {recipe!r}; expected a recipe of irrepc.algebra.recipe")
+    return check(kernel)
+
+
+def estimate(recipe: Recipe) -> int:
+    """The number of terms that all three orders of a recipe's kernel would have, without deriving it.
+
+    A product of three factors has three times its terms in the first derivative and nine in the second.
+    """
+    match recipe:
+        case ProductRecipe():
+            degree = 3 if recipe.weights != "none" else 2
+            terms = sum(
+                _coupling_terms(recipe.left[p.left].irrep.l, recipe.right[p.right].irrep.l, recipe.out[p.out].irrep.l)
+                for p in recipe.paths
+            )
+            return terms * (1 + degree + degree * degree)
+        case HarmonicsRecipe():
+            return 13 * 4 * (recipe.lmax + 1) ** 2
+        case WignerRecipe():
+            return 13 * 3 * sum((2 * l + 1) ** 2 for l in range(recipe.lmax + 1))
+        case _:
+            return 13 * sum(b.irrep.dim for b in recipe.left)
+
+
+def _coupling_terms(l1: int, l2: int, l3: int) -> int:
+    """An upper bound of the non-zero real couplings of a path: |m3| is |m1| + |m2| or ||m1| - |m2||."""
+    return sum(
+        2 if m1 and m2 else 1
+        for m1 in range(-l1, l1 + 1)
+        for m2 in range(-l2, l2 + 1)
+        if abs(abs(m1) - abs(m2)) <= l3
+    )

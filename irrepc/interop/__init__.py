@@ -1,0 +1,1 @@
+"""Bridges to other packages: their weights, their file formats and their calculators."""

@@ -1,0 +1,183 @@
+"""Block: a kernel in the order in which a row is computed, ready to be printed.
+
+A block is a list of stages.  A stage without axes is straight-line scalar code; a stage with axes is a loop over
+channels.  Scalars cross freely from stage to stage; a register with channels lives in one loop only and is
+computed again in each loop that needs it, so no stage needs a buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from irrepc.errors import KernelError
+from irrepc.ir.kernel import Axes, Equation, Kernel, Ref, Term
+
+LOOP_LIMIT = 80
+"""Multiply-adds in one channel loop: beyond this the scalars no longer stay near the registers and are spilled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """verb "let" (a register), "sum" (add to a scalar over the channels), "store" or "add" (to an output)."""
+
+    verb: str
+    target: Ref
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Statements inside the same loop nest; `axes` () is once per row."""
+
+    axes: Axes
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Operations for one row and one channel of each loop; a term with n factors is n - 1 or n multiplications."""
+
+    mul: int
+    add: int
+    load: int
+    store: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.mul + other.mul, self.add + other.add, self.load + other.load, self.store + other.store)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The stages of one kernel."""
+
+    kernel: Kernel
+    stages: tuple[Stage, ...]
+
+    @property
+    def cost(self) -> dict[Axes, Cost]:
+        """Cost per loop nest: () once per row, ("u",) for every channel u."""
+        out: dict[Axes, Cost] = {}
+        for stage in self.stages:
+            out[stage.axes] = out.get(stage.axes, Cost(0, 0, 0, 0)) + stage_cost(self.kernel, stage)
+        return out
+
+
+def schedule(kernel: Kernel, limit: int = LOOP_LIMIT) -> Block:
+    """Arrange the equations of an optimised kernel in stages of at most `limit` multiply-adds (or one equation)."""
+    axes = {Ref(o.name, i): a for o in kernel.operands.values() for i, a in enumerate(o.components)}
+    outputs = {o.name for o in kernel.outputs}
+    equations = {e.target: e for e in kernel.equations}
+    loops = {e.target: _loop_axes(kernel, e, axes) for e in kernel.equations}
+    phases: dict[Ref, int] = {}
+    for e in kernel.equations:
+        phases[e.target] = _phase(e, loops, axes, phases)
+        if e.target.operand not in outputs and axes[e.target] and set(loops[e.target]) - set(axes[e.target]):
+            raise KernelError(f"schedule {kernel.name}: {e.target} keeps some channels and sums others; expected all or none")
+    stages: list[Stage] = []
+    for phase in range(max(phases.values(), default=-1) + 1):
+        here = [e for e in kernel.equations if phases[e.target] == phase]
+        if phase % 2 == 0:
+            if here:
+                stages.append(Stage((), tuple(_statement(kernel, e, ()) for e in here)))
+            continue
+        roots = [e for e in here if e.target.operand in outputs or not axes[e.target]]
+        bundle: dict[Ref, Equation] = {}
+        nest: Axes = ()
+        for root in roots:
+            needed = _closure(root, equations, axes)
+            wider = _ordered(kernel, {a for r in needed for a in loops[r]})
+            size = sum(len(e.terms) for r, e in {**bundle, **needed}.items())
+            if bundle and (wider != nest or size > limit):
+                stages.append(_stage(kernel, nest, bundle.values()))
+                bundle = {}
+            bundle.update({r: e for r, e in needed.items() if r not in bundle})
+            nest = wider
+        if bundle:
+            stages.append(_stage(kernel, nest, bundle.values()))
+    return Block(kernel, tuple(stages))
+
+
+def split(kernel: Kernel) -> tuple[Kernel, ...]:
+    """Cut a kernel so that each part scatters through one index only (or none); outputs keep their order inside."""
+    groups: dict[tuple[str | None, str | None], list[str]] = {}
+    for o in kernel.outputs:
+        groups.setdefault((o.rows if o.index is None else o.index, o.index), []).append(o.name)
+    return tuple(restrict(kernel, names) for names in groups.values())
+
+
+def restrict(kernel: Kernel, outputs: Iterable[str]) -> Kernel:
+    """The same kernel with some of its outputs only; the inputs stay, dead locals are left to `merge`."""
+    names = set(outputs)
+    dropped = {o.name for o in kernel.outputs} - names
+    return replace(
+        kernel,
+        outputs=tuple(o for o in kernel.outputs if o.name in names),
+        equations=tuple(e for e in kernel.equations if e.target.operand not in dropped),
+    )
+
+
+def stage_cost(kernel: Kernel, stage: Stage) -> Cost:
+    """The multiplications, additions, loads of array elements and stores of one pass through a stage."""
+    inputs = {o.name for o in kernel.inputs}
+    mul = add = store = 0
+    loaded: set[Ref] = set()
+    for s in stage.statements:
+        for t in s.terms:
+            plain = t.coeff.is_rational and abs(t.coeff.parts[0][1]) == 1
+            mul += max(0, len(t.factors) - 1 + (0 if plain else bool(t.factors)))
+            loaded.update(f for f in t.factors if f.operand in inputs)
+        add += len(s.terms) - (0 if s.verb in ("sum", "add") else 1)
+        store += s.verb in ("store", "add")
+    return Cost(mul, add, len(loaded), store)
+
+
+def _loop_axes(kernel: Kernel, e: Equation, axes: dict[Ref, Axes]) -> Axes:
+    return _ordered(kernel, {a for r in (e.target, *(f for t in e.terms for f in t.factors)) for a in axes[r]})
+
+
+def _ordered(kernel: Kernel, names: set[str]) -> Axes:
+    return tuple(a for a in kernel.channels if a in names)
+
+
+def _phase(e: Equation, loops: dict[Ref, Axes], axes: dict[Ref, Axes], phases: dict[Ref, int]) -> int:
+    """Even phases are scalar code, odd phases loops; a value is used no earlier than it is complete."""
+    looped = bool(loops[e.target])
+    phase = 1 if looped else 0
+    for f in {f for t in e.terms for f in t.factors if f in phases}:
+        before = phases[f]
+        if not loops[f]:
+            phase = max(phase, before + 1 if looped else before)
+        elif axes[f]:
+            phase = max(phase, before)
+        else:
+            phase = max(phase, before + 2 if looped else before + 1)
+    return phase
+
+
+def _closure(root: Equation, equations: dict[Ref, Equation], axes: dict[Ref, Axes]) -> dict[Ref, Equation]:
+    """The root and every register with channels that it needs, definitions first."""
+    out: dict[Ref, Equation] = {}
+
+    def visit(e: Equation) -> None:
+        for t in e.terms:
+            for f in t.factors:
+                if f in equations and axes[f] and f not in out:
+                    visit(equations[f])
+        out[e.target] = e
+
+    visit(root)
+    return out
+
+
+def _stage(kernel: Kernel, nest: Axes, equations: Iterable[Equation]) -> Stage:
+    return Stage(nest, tuple(_statement(kernel, e, nest) for e in equations))
+
+
+def _statement(kernel: Kernel, e: Equation, nest: Axes) -> Statement:
+    operand = kernel.operands[e.target.operand]
+    own = operand.components[e.target.component]
+    if operand in kernel.outputs:
+        whole = operand.rows is not None and operand.index is None and set(nest) == set(own)
+        return Statement("store" if whole else "add", e.target, e.terms)
+    return Statement("sum" if nest and not own else "let", e.target, e.terms)

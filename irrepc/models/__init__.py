@@ -1,0 +1,1 @@
+"""Networks, each readable beside its paper, and the potential that differentiates them."""

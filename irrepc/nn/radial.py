@@ -1,0 +1,108 @@
+"""Functions of the distance: bases, cutoffs, and the perceptron that turns them into weights of tensor products."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from irrepc.nn.graph import InputError
+
+
+def polynomial_cutoff(x: Tensor, p: int = 6) -> Tensor:
+    """1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2) for x = r / r_c < 1, and 0 from there on.
+
+    Value, first and second derivative vanish at x = 1 (Gasteiger 2020, eq. 8). Same shape as x.
+    """
+    a, b, c = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
+    return torch.where(x < 1, 1 - x**p * (a - x * (b - c * x)), torch.zeros_like(x))
+
+
+def cosine_cutoff(x: Tensor) -> Tensor:
+    """(cos πx + 1) / 2 for x = r / r_c < 1, and 0 from there on; value and first derivative vanish at x = 1."""
+    return torch.where(x < 1, (torch.cos(math.pi * x) + 1) / 2, torch.zeros_like(x))
+
+
+class BesselBasis(nn.Module):
+    """b_n(r) = (2 / r_c) sin(k_n r / r_c) / r, k_n = nπ (Gasteiger 2020, eq. 7, with NequIP's factor).
+
+    roots  (n,) the numbers k_n / π, trainable or not
+    """
+
+    roots: Tensor
+
+    def __init__(
+        self, cutoff: float, size: int = 8, *, trainable: bool = False, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.cutoff = _positive("cutoff", cutoff)
+        self.size = int(_positive("size", size))
+        roots = torch.arange(1, size + 1, dtype=dtype)
+        if trainable:
+            self.roots = nn.Parameter(roots)
+        else:
+            self.register_buffer("roots", roots)
+
+    def forward(self, r: Tensor) -> Tensor:
+        """Distances (E,) Å -> (E, size) 1/Å; finite and smooth at r = 0."""
+        x = (r / self.cutoff).unsqueeze(-1)
+        return torch.sinc(x * self.roots) * self.roots * (2 * math.pi / self.cutoff**2)
+
+
+class GaussianBasis(nn.Module):
+    """exp(-(r - μ_n)² / 2σ²), centres μ_n evenly from start to stop, σ = width · their spacing."""
+
+    centres: Tensor
+
+    def __init__(
+        self, start: float, stop: float, size: int, *, width: float = 1.0, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        if size < 2 or not start < stop:
+            raise InputError(f"GaussianBasis: got {size} centres from {start} to {stop} Å; expected >= 2, start < stop")
+        self.size = size
+        self.sigma = _positive("width", width) * (stop - start) / (size - 1)
+        self.register_buffer("centres", torch.linspace(start, stop, size, dtype=dtype))
+
+    def forward(self, r: Tensor) -> Tensor:
+        """Distances (E,) Å -> (E, size)."""
+        return torch.exp(-0.5 * ((r.unsqueeze(-1) - self.centres) / self.sigma).square())
+
+
+class ScalarMLP(nn.Module):
+    """A perceptron without biases on invariants: v ← silu(v W₁ / √n₀), …, v W_k · gain / √n_(k-1).
+
+    weights  matrices (in, out), drawn with unit variance; the factors stay outside. The gain √2 is NequIP's (it keeps
+    the variance through SiLU, about); 1.6791767923989418 is that of e3nn's FullyConnectedNet.
+    A zero row gives zero out, so a weight made from a basis times a cutoff vanishes at the cutoff too.
+    """
+
+    def __init__(
+        self, widths: tuple[int, ...], *, gain: float = math.sqrt(2.0), dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        if len(widths) < 2 or min(widths) < 1:
+            raise InputError(f"ScalarMLP: got widths {widths}; expected two or more, each >= 1")
+        self.widths = widths
+        self.scales = tuple((1.0 if k == 0 else gain) / math.sqrt(n) for k, n in enumerate(widths[:-1]))
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(n, m, dtype=dtype)) for n, m in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, v: Tensor) -> Tensor:
+        """(rows, widths[0]) -> (rows, widths[-1])."""
+        for k, (weight, scale) in enumerate(zip(self.weights, self.scales, strict=True)):
+            v = (v if k == 0 else F.silu(v)) @ (weight * scale)
+        return v
+
+    def extra_repr(self) -> str:
+        """Widths, for repr."""
+        return " -> ".join(str(n) for n in self.widths)
+
+
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name}: got {value!r}; expected a finite number > 0")
+    return value

@@ -1,0 +1,1 @@
+"""Training on labelled frames; importing this package imports neither torch nor ase."""

@@ -1,0 +1,201 @@
+"""Files of labelled frames: our own .npz, extended XYZ through ASE, and the ethanol set that is shipped.
+
+NumPy only; ASE is asked for when an extended XYZ file is read, and not before.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irrepc.errors import IrrepcError, require
+from irrepc.train.frames import (
+    ForceStatistics,
+    Frame,
+    Frames,
+    expect_frames,
+    force_statistics,
+    reference_energies,
+    split,
+)
+
+__all__ = [
+    "ForceStatistics",
+    "Frame",
+    "Frames",
+    "ethanol",
+    "force_statistics",
+    "load_frames",
+    "reference_energies",
+    "save_frames",
+    "split",
+]
+
+_FORMAT = "irrepc frames 1"
+
+
+def ethanol(group: str = "train") -> Frames:
+    """The shipped set: ethanol from Langevin trajectories, labelled with GFN2-xTB (see `.provenance`).
+
+    Groups: "train" (300, 400 and 500 K together), "test_300K" and "test_500K" (each a trajectory of its own), and
+    "isolated_atoms" (H, C and O alone at the same level of theory, for `reference_energies`).
+    Good for tests and demonstrations, not for chemistry: this semi-empirical method puts the gauche conformer 67 meV
+    below anti, so that anti frames are few (54 of 600). Made by `examples/make_ethanol_dataset.py`.
+    """
+    with as_file(files("irrepc.train").joinpath("data", "ethanol_gfn2.npz")) as path:
+        return load_frames(path).group(group)
+
+
+def load_frames(path: str | os.PathLike[str]) -> Frames:
+    """Read frames from our own .npz (`save_frames`) or from extended XYZ (.xyz, .extxyz; needs ASE).
+
+    Extended XYZ: the labels are `energy` in the comment line and the columns `forces`, in eV and eV/Å, and, where there
+    is one, `stress` in eV/Å³; `config_type` becomes the group. A lone atom needs no forces, since they vanish.
+    Nothing is unpickled. Raises IrrepcError, with the file and the frame's index (from 0), for a missing label, a value
+    that is not finite, a wrong shape, and for an empty or unreadable file; MissingExtraError where ASE is missing.
+    """
+    file = Path(path)
+    readers = {".npz": _read_npz, ".xyz": _read_extended_xyz, ".extxyz": _read_extended_xyz}
+    if file.suffix not in readers:
+        raise IrrepcError(
+            f"load_frames: got {file}, of suffix {file.suffix!r}; expected one of {', '.join(readers)}; convert it, "
+            "for instance with ase.io."
+        )
+    if not file.is_file():
+        raise IrrepcError(f"load_frames: got {file}, which is no file; expected a file of frames; check the path.")
+    frames = readers[file.suffix](file)
+    expect_frames(frames, f"load_frames: {file}")
+    return frames
+
+
+def save_frames(path: str | os.PathLike[str], frames: Frames) -> None:
+    """Write frames as .npz: plain arrays laid end to end, no pickle, the same bytes for the same frames.
+
+    The file appears whole or not at all: it is written beside `path` under another name and then renamed.
+    Raises IrrepcError where there are no frames and where the suffix is not .npz.
+    """
+    file = Path(path)
+    expect_frames(frames, "save_frames")
+    if file.suffix != ".npz":
+        raise IrrepcError(f"save_frames: got {file}, of suffix {file.suffix!r}; expected .npz; rename it.")
+    absent = np.full((3, 3), np.nan)  # in the file only: a frame without a cell or without a stress
+    arrays: dict[str, NDArray[Any]] = {
+        "format": np.array(_FORMAT),
+        "provenance": np.array(frames.provenance),
+        "atoms": np.array([len(frame.numbers) for frame in frames], dtype=np.int64),
+        "numbers": np.concatenate([frame.numbers for frame in frames]),
+        "positions": np.concatenate([frame.positions for frame in frames]),
+        "energy": frames.energies,
+        "forces": frames.forces,
+        "pbc": np.array([frame.pbc for frame in frames]),
+        "cell": np.stack([absent if frame.cell is None else frame.cell for frame in frames]),
+        "stress": np.stack([absent if frame.stress is None else frame.stress for frame in frames]),
+        "group": np.array([frame.group for frame in frames]),
+    }
+    handle, unfinished = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
+        os.chmod(unfinished, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(unfinished, file)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+
+
+def _read_npz(file: Path) -> Frames:
+    fields = ("provenance", "atoms", "numbers", "positions", "energy", "forces", "pbc", "cell", "stress", "group")
+    try:
+        # Opened here: when the contents are no archive, NumPy raises without closing what it opened.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise IrrepcError(
+            f"load_frames: got {file}, which NumPy cannot read ({error}); expected a .npz of plain arrays; write it "
+            "again with save_frames."
+        ) from error
+    missing = [name for name in fields if name not in arrays]
+    if missing or str(arrays.get("format")) != _FORMAT:
+        raise IrrepcError(
+            f"load_frames: got {file} with the arrays {sorted(arrays)} and format {arrays.get('format')}; expected "
+            f"format {_FORMAT!r} with {', '.join(fields)}; write it with save_frames, or use extended XYZ."
+        )
+    atoms = arrays["atoms"]
+    count, total = len(atoms), int(atoms.sum())
+    for name in fields[1:]:
+        expected = total if name in ("numbers", "positions", "forces") else count
+        if len(arrays[name]) != expected:
+            raise IrrepcError(
+                f"load_frames: got {file} with {len(arrays[name])} rows of {name!r}; expected {expected}, since "
+                f"{count} frames have {total} atoms; write it again with save_frames."
+            )
+    starts = np.cumsum(atoms) - atoms
+    frames = []
+    for index, (start, size) in enumerate(zip(starts, atoms, strict=True)):
+        rows = slice(start, start + size)
+        stress = arrays["stress"][index]
+        frames.append(
+            Frame.of(
+                numbers=arrays["numbers"][rows],
+                positions=arrays["positions"][rows],
+                energy=arrays["energy"][index],
+                forces=arrays["forces"][rows],
+                pbc=arrays["pbc"][index].tolist(),
+                cell=arrays["cell"][index],
+                stress=None if np.isnan(stress).all() else stress,
+                group=str(arrays["group"][index]),
+                where=f"load_frames: {file}, frame {index}",
+            )
+        )
+    return Frames(tuple(frames), str(arrays["provenance"]))
+
+
+def _read_extended_xyz(file: Path) -> Frames:
+    reader = require("ase.io", "ase")
+    try:
+        structures = reader.read(file, index=":", format="extxyz")
+    except (OSError, ValueError, KeyError, IndexError, AssertionError) as error:
+        raise IrrepcError(
+            f"load_frames: got {file}, which ASE cannot read ({error}); expected extended XYZ; correct the file."
+        ) from error
+    frames = []
+    for index, atoms in enumerate(structures):
+        where = f"load_frames: {file}, frame {index}"
+        # ASE moves the columns and entries whose names it knows into a calculator that only remembers.
+        labels = {} if atoms.calc is None else dict(atoms.calc.results)
+        if len(atoms) == 1 and not atoms.pbc.any():
+            labels.setdefault("forces", np.zeros((1, 3)))
+        missing = [name for name in ("energy", "forces") if name not in labels]
+        if missing:
+            found = sorted({*labels, *atoms.info, *atoms.arrays} - {"numbers", "positions"})
+            raise IrrepcError(
+                f"{where}: got no {' and no '.join(missing)} among {found}; expected 'energy' in the comment line (eV) "
+                "and the columns 'forces' (eV/Å); rename them in the file, or leave out frames without labels."
+            )
+        frames.append(
+            Frame.of(
+                numbers=atoms.numbers,
+                positions=atoms.positions,
+                energy=labels["energy"],
+                forces=labels["forces"],
+                pbc=atoms.pbc.tolist(),
+                cell=atoms.cell.array,
+                stress=_full_stress(labels["stress"]) if "stress" in labels else None,
+                group=str(atoms.info.get("config_type", "")),
+                where=where,
+            )
+        )
+    return Frames(tuple(frames), f"extended XYZ file {file.name}")
+
+
+def _full_stress(stress: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3, 3) from Voigt order xx, yy, zz, yz, xz, xy, in which ASE hands over the six numbers."""
+    xx, yy, zz, yz, xz, xy = stress
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])

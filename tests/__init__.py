@@ -1,0 +1,1 @@
+"""The tests of irrepc; the folders mirror those of the package."""
