@@ -6,6 +6,7 @@ result does not depend on how many threads there are, and no atomics are needed.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from irrepc.emit.printer import Constants, assignment, expression, variable
@@ -65,18 +66,25 @@ def _part(block: Block, number: int) -> Part:
         size = f"cuts.size - 1, {width(o)}" if shared else f"{rows}, {width(o)}"
         allocate.append(f"{o.name} = np.{'zeros' if shared else 'empty'}(({size}), {first}.dtype)")
     runner = "_run_partial" if shared else "_run"
+    body = tuple(writer.rows(gathers))
     reassociate = shared or any(s.verb == "sum" for stage in block.stages for s in stage.statements)
     return Part(
         name=name,
         arguments=", ".join(arguments),
         first=writer.inputs[0].name,
         fastmath='{"contract", "nsz", "reassoc"}' if reassociate else '{"contract", "nsz"}',
-        constants=writer.constants.lines("real"),
-        body=tuple(writer.rows(gathers)),
+        constants=(*_units(body), *writer.constants.lines("real")),
+        body=body,
         allocate=tuple(allocate),
         call=f"{runner}({name}, cuts, threads, ({', '.join(passed)},), ({', '.join(outputs)},))",
         finish=tuple(f"{name} = {name}.sum(axis=0)" for name in outputs) if shared else (),
     )
+
+
+def _units(body: tuple[str, ...]) -> list[str]:
+    """The numbers zero and one in the kernel's type, where the body uses them."""
+    words = set(re.findall(r"\b(?:zero|one)\b", " ".join(body)))
+    return [f"{name} = real({value})" for name, value in (("zero", "0.0"), ("one", "1.0")) if name in words]
 
 
 @dataclass(frozen=True, slots=True)

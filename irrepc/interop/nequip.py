@@ -1,7 +1,7 @@
 """Reads NequIP networks of the authors' package (nequip 0.19): a configuration and a state_dict become our NequIP.
 
-The file is a dict of two entries, without pickled classes: "config", the arguments of nequip's NequIPGNNEnergyModel, and
-"state_dict", its tensors. Conventions of that package which this file turns into ours:
+The file is a dict of two entries, without pickled classes: "config", the arguments of nequip's NequIPGNNEnergyModel,
+and "state_dict", its tensors. Conventions of that package which this file turns into ours:
   * elements by symbol, scale and shift as a dict of them;
   * the interaction's outputs are sorted by irrep and joined before linear_2; ours stay one block a path, so the rows of
     that weight are put into the order of the paths.
@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import Parameter
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.errors import require
@@ -25,8 +24,8 @@ from irrepc.nn.graph import InputError
 from irrepc.nn.radial import ScalarMLP
 
 _PREFIX = "model.func."
-# stored beside the weights: constants, masks, and numbers that the configuration already holds
-_CONSTANT = ("output_mask", "_w3j_", "._rmax_recip", "bessel_encode.bessel_weights", "_empty", ".tp.weight", ".bias", ".mul.weight")
+# stored beside the weights: masks and coupling coefficients, both constants
+_CONSTANT = ("output_mask", "_w3j_")
 _DEFAULTS: dict[str, Any] = {
     "parity": True,
     "radial_mlp_depth": 1,
@@ -63,22 +62,30 @@ def nequip_from(
     Raises InputError for an option that we do not have, and for tensors that are missing, left over or of another size.
     """
     model = NequIP(config_from(config), backend, dtype=dtype)
-    left = {k.removeprefix(_PREFIX): t for k, t in state.items() if not any(c in k for c in _CONSTANT)}
+    left = {
+        name.removeprefix(_PREFIX): tensor
+        for name, tensor in state.items()
+        if tensor.numel() and not any(part in name for part in _CONSTANT)
+    }
 
     def take(name: str, like: Tensor) -> Tensor:
         if name not in left or left[name].numel() != like.numel():
             got = tuple(left[name].shape) if name in left else "nothing"
-            raise InputError(f"nequip: got {got} for {name}; expected {like.numel()} numbers, as the configuration says")
+            raise InputError(f"nequip: got {got} for {name}; expected {like.numel()} numbers, by the configuration")
         return left.pop(name).reshape(like.shape)
 
-    def fill(parameter: Parameter, name: str) -> None:
-        parameter.copy_(take(name, parameter))
+    def fill(tensor: Tensor, name: str) -> None:
+        tensor.copy_(take(name, tensor))
 
     def fill_mlp(mlp: ScalarMLP, name: str) -> None:
         for k, weight in enumerate(mlp.weights):  # nonlinearities stand between: 0, 2, 4, ...
             fill(weight, f"{name}.{2 * k}.weight")
 
     with torch.no_grad():
+        fill(model.basis.roots, "bessel_encode.bessel_weights")
+        reciprocal = float(take("edge_norm._rmax_recip", torch.zeros(1)))
+        if abs(reciprocal * model.cutoff - 1) > 1e-6:
+            raise InputError(f"nequip: got 1 / r_max = {reciprocal} in the tensors; expected that of {model.cutoff} Å")
         fill(model.embedding.weight, "type_embed.embed_module.weight")
         for k, layer in enumerate(model.layers):
             assert isinstance(layer, Interaction)
@@ -93,21 +100,22 @@ def nequip_from(
         for ours in ("scales", "shifts"):
             name = f"per_type_energy_scale_shift.{ours}"
             if name in left:
-                buffer = model.scale_shift.get_buffer(ours)
-                buffer.copy_(take(name, buffer))
+                fill(model.scale_shift.get_buffer(ours), name)
     if left:
         raise InputError(f"nequip: got tensors {sorted(left)}; expected none of these names in a plain NequIP model")
     return model
 
 
 def config_from(config: Mapping[str, Any]) -> NequIPConfig:
-    """The arguments of nequip's NequIPGNNEnergyModel as our configuration. Raises InputError for what we do not have."""
+    """The arguments of nequip's NequIPGNNEnergyModel as ours. Raises InputError for what we do not have."""
     given = {**_DEFAULTS, **config}
     missing = {"type_names", "r_max", "num_layers", "l_max", "num_features", "type_embed_num_features"} - given.keys()
     if missing:
-        raise InputError(f"nequip: got a configuration without {', '.join(sorted(missing))}; expected nequip's arguments")
+        raise InputError(f"nequip: got a configuration without {', '.join(sorted(missing))}; expected all arguments")
     if given["readout_mlp_nonlinearity"] != "silu" or given.get("radial_mlp_nonlinearity", "silu") != "silu":
         raise InputError("nequip: got a perceptron without SiLU; expected radial and readout perceptrons with 'silu'")
+    if isinstance(given.get("avg_num_neighbors"), Mapping):
+        raise InputError("nequip: got avg_num_neighbors for each type; expected one number")
     names, lmax, features = tuple(given["type_names"]), int(given["l_max"]), given["num_features"]
     numbers = require("ase.data", "ase").atomic_numbers
     unknown = [n for n in names if n not in numbers]
@@ -132,7 +140,7 @@ def config_from(config: Mapping[str, Any]) -> NequIPConfig:
         cutoff_power=int(given["polynomial_cutoff_p"]),
         radial_depth=int(given["radial_mlp_depth"]),
         radial_width=int(given["radial_mlp_width"]),
-        avg_num_neighbors=float(given["avg_num_neighbors"] or 1.0),
+        avg_num_neighbors=float(given.get("avg_num_neighbors") or 1.0),
         scales=by_type("per_type_energy_scales"),
         shifts=by_type("per_type_energy_shifts"),
         readout_depth=int(given["readout_mlp_hidden_layers_depth"]),
@@ -141,7 +149,7 @@ def config_from(config: Mapping[str, Any]) -> NequIPConfig:
 
 
 def rows_by_path(weight: Tensor, paths: Irreps, irreps_out: Irreps) -> Tensor:
-    """A flat Linear weight for sorted, joined inputs -> the same for `paths`, one block each, in the order of the paths.
+    """A flat Linear weight for sorted, joined inputs -> the same for `paths`, one block each, in their order.
 
     Within one irrep both have the paths in the same order, so the matrix (Σ mul, mul_out) of an irrep is cut into rows.
     """

@@ -128,7 +128,7 @@ class Interaction(nn.Module):
         self.irreps_out = self.gate.irreps_out
 
     def forward(self, x: Tensor, attributes: Tensor, radial: Tensor, harmonics: Tensor, graph: Graph) -> Tensor:
-        """x (N, irreps_in.dim), attributes (N, F), radial (E, bessels), harmonics (E, (lmax+1)²) -> (N, irreps_out.dim)."""
+        """x (N, irreps_in.dim), attributes (N, F), radial (E, bessels), harmonics (E, Σ 2l+1) -> (N, irreps_out.dim)"""
         h = self.linear_1(x) * self.normalisation
         m = self.convolution(h, harmonics, self.radial(radial), graph.senders, graph.receivers)
         y: Tensor = self.linear_2(m)
@@ -156,7 +156,7 @@ class ScaleShift(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ScaleShift:
         kept = {name: buffer.clone() for name, buffer in self._buffers.items() if buffer is not None}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, buffer in kept.items():  # a new device, but never a new dtype
             self._buffers[name] = buffer.to(self.get_buffer(name).device)
         return self

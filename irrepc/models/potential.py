@@ -31,9 +31,9 @@ def energy_and_forces(
 ) -> Prediction:
     """Evaluate `model` (Graph -> energies of atoms (N,), eV) and differentiate: forces -∂E/∂r, stress ∂E/∂ε / V.
 
-    The stress comes from a symmetric strain ε of positions and cell. With create_graph the results can be differentiated
-    again, which training on forces needs; otherwise they are detached. Raises InputError when stress is asked for a
-    structure without volume, or of positions that are not floats.
+    The stress comes from a symmetric strain ε of positions and cell. With create_graph the results can be
+    differentiated again, which training on forces needs; otherwise they are detached. Raises InputError when stress is
+    asked for a structure without volume, or of positions that are not floats.
     """
     if not graph.positions.is_floating_point():
         raise InputError(f"energy_and_forces: got positions of {graph.positions.dtype}; expected floats")
@@ -75,9 +75,9 @@ def _strained(graph: Graph, strain: Tensor) -> Graph:
 
 
 def _volumes(cell: Tensor) -> Tensor:
-    volumes = torch.linalg.det(cell.double()).abs()
+    volumes: Tensor = torch.linalg.det(cell.double()).abs()
     if bool((volumes <= 0).any()):
         raise InputError(
-            f"stress: got structure {int(volumes.argmin())} of volume 0; expected a cell; ask for no stress of molecules"
+            f"stress: got structure {int(volumes.argmin())} of volume 0; expected a cell; molecules have no stress"
         )
     return volumes.to(cell.dtype)

@@ -1,7 +1,7 @@
-"""Edge frames: for each edge the rotation that turns the polar axis ŷ into its direction, smooth but for one hard switch.
+"""Edge frames: for each edge the rotation that turns the polar axis ŷ into its direction, smooth but for one switch.
 
-No continuous choice of frame exists over the whole sphere. Two charts meet at the equator: for n_y >= 0 the shortest arc
-from ŷ to n; for n_y < 0 a half turn about x (ŷ to -ŷ), then the shortest arc from -ŷ to n. Both are far from their
+No continuous choice of frame exists over the whole sphere. Two charts meet at the equator: for n_y >= 0 the shortest
+arc from ŷ to n; for n_y < 0 a half turn about x (ŷ to -ŷ), then the shortest arc from -ŷ to n. Both are far from their
 singular points, so values and gradients are finite everywhere, ± ŷ included. The jump at the equator is a turn about n
 itself; whatever is built from the frame must not depend on it.
 """

@@ -1,4 +1,4 @@
-"""Gate: the pointwise nonlinearity of steerable features; scalars are activated, the others scaled by activated gates."""
+"""Gate: the nonlinearity of steerable features; scalars are activated, the others scaled by activated gates."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Gate(nn.Module):
         scalars, gates, gated = Irreps.of(scalars), Irreps.of(gates), Irreps.of(gated).simplify()
         if gates.num_irreps != gated.num_irreps:
             raise IrrepsError(
-                f"Gate: got {gates.num_irreps} gates {gates} for {gated.num_irreps} gated irreps {gated}; expected one each"
+                f"Gate: got {gates.num_irreps} gates {gates} for {gated.num_irreps} irreps {gated}; expected one each"
             )
         activated = _activated("scalars", scalars, scalar_activations)
         opened = _activated("gates", gates, gate_activations).simplify()
@@ -126,7 +126,7 @@ class Gate(nn.Module):
 def _activated(what: str, irreps: Irreps, names: Sequence[str]) -> Irreps:
     """The irreps after the activations, with their parities."""
     if len(names) != len(irreps):
-        raise IrrepsError(f"Gate: got {len(names)} activations for {what} {irreps}; expected {len(irreps)}, one a block")
+        raise IrrepsError(f"Gate: got {len(names)} activations for {what} {irreps}; expected one for each block")
     out = []
     for block, name in zip(irreps, names, strict=True):
         if name not in ACTIVATIONS:

@@ -102,7 +102,7 @@ def index_of(values: Tensor, rows: int) -> Index:
             f"index_of: got shape {tuple(values.shape)} of {values.dtype}; expected (E,) of torch.int64; "
             "give one row number for each edge"
         )
-    if values.numel() and not (0 <= int(values.min()) and int(values.max()) < rows):
+    if values.numel() and (int(values.min()) < 0 or int(values.max()) >= rows):
         raise InputError(
             f"index_of: got row numbers {int(values.min())} ... {int(values.max())}; expected 0 ... {rows - 1}; "
             "count rows from zero"
@@ -165,8 +165,8 @@ def batch(graphs: Sequence[Graph]) -> Graph:
     kinds = {(g.positions.dtype, g.positions.device) for g in graphs}
     if len(kinds) > 1:
         raise InputError(
-            f"batch: got graphs of {', '.join(sorted(f'{d} on {w}' for d, w in kinds))}; expected one dtype and one device; "
-            "do: graph.to(device, dtype)"
+            f"batch: got graphs of {', '.join(sorted(f'{d} on {w}' for d, w in kinds))}; "
+            "expected one dtype and one device; do: graph.to(device, dtype)"
         )
     atoms = _offsets([g.num_atoms for g in graphs])
     edges = _offsets([g.num_edges for g in graphs])

@@ -34,17 +34,22 @@ class _Target(NamedTuple):
 class Linear(nn.Module):
     """y_v = Σ_u W_uv x_u / √fan_in + b_v, within each irrep, as e3nn's o3.Linear with the same weights.
 
-    weight  flat, e3nn's order: for each input block, for each output block of the same irrep, a matrix (mul_in, mul_out)
+    weight  flat, as e3nn: for each input block, for each output block of the same irrep, a matrix (mul_in, mul_out)
     bias    flat, one number for each channel of the 0e output blocks (only with bias=True)
 
-    The fan-in of an output block is the number of all input channels that feed it. An output block that nothing feeds is
-    zero. Raises IrrepsError for irreps that cannot be read.
+    The fan-in of an output block is the number of all input channels that feed it. An output block that nothing feeds
+    is zero. Raises IrrepsError for irreps that cannot be read.
     """
 
     bias: nn.Parameter | None
 
     def __init__(
-        self, irreps_in: Irreps | str, irreps_out: Irreps | str, *, bias: bool = False, dtype: torch.dtype = torch.float32
+        self,
+        irreps_in: Irreps | str,
+        irreps_out: Irreps | str,
+        *,
+        bias: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.irreps_in, self.irreps_out = Irreps.of(irreps_in), Irreps.of(irreps_out)

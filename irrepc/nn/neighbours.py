@@ -22,7 +22,7 @@ _THINNEST = 0.1  # Å; a lower cell is a mistake (wrong unit), and would have mi
 class NeighbourList(NamedTuple):
     """Directed pairs, each bond twice, sorted by (receiver, sender, shift).
 
-    receivers (E,) int64 centres; senders (E,) int64 neighbours; shifts (E, 3) int64 cell vectors added to the neighbour.
+    receivers (E,) int64 centres; senders (E,) int64 neighbours; shifts (E, 3) int64, cell vectors added to the latter.
     """
 
     receivers: Int
@@ -61,8 +61,8 @@ def neighbours(
     if len(distances) and distances.min() < _CLOSEST:
         i, j = pairs[int(distances.argmin())]
         raise InputError(
-            f"neighbours: got atoms {i} and {j} at {distances.min():.1e} Å from each other; expected {_CLOSEST} Å or more; "
-            "remove the double"
+            f"neighbours: got atoms {i} and {j} at {distances.min():.1e} Å from each other; "
+            f"expected {_CLOSEST} Å or more; remove the double"
         )
     order = np.lexsort((*shifts.T[::-1], pairs[:, 1], pairs[:, 0]))
     return NeighbourList(pairs[order, 0], pairs[order, 1], shifts[order])
@@ -74,14 +74,14 @@ def species_of(numbers: ArrayLike, known: Sequence[int]) -> Int:
     Raises InputError naming the elements the model does not know.
     """
     z = np.asarray(numbers, dtype=np.int64).reshape(-1)
-    missing = sorted({int(n) for n in z} - set(known))
+    matches: NDArray[np.bool_] = z[:, None] == np.asarray(known, dtype=np.int64)[None, :]
+    missing = np.unique(z[~matches.any(1)]).tolist()
     if missing:
         raise InputError(
             f"species: got atomic numbers {missing}; expected only {sorted(known)}, the elements of the model; "
             "take a model that knows these elements"
         )
-    place = {number: k for k, number in enumerate(known)}
-    return np.array([place[int(n)] for n in z], dtype=np.int64)
+    return np.asarray(matches.argmax(1), dtype=np.int64)
 
 
 def graph_of(
@@ -108,9 +108,8 @@ def graph_of_atoms(
 
     Raises InputError as `graph_of` and `species_of` do.
     """
-    return graph_of(
-        species_of(atoms.numbers, species), atoms.positions, np.asarray(atoms.cell), atoms.pbc, cutoff=cutoff, dtype=dtype
-    )
+    kinds = species_of(atoms.numbers, species)
+    return graph_of(kinds, atoms.positions, np.asarray(atoms.cell), atoms.pbc, cutoff=cutoff, dtype=dtype)
 
 
 class SkinList:
@@ -186,7 +185,8 @@ def _graph(
     kinds = np.asarray(species)
     if kinds.shape != (len(points),) or (kinds.size and (kinds.dtype.kind not in "iu" or kinds.min() < 0)):
         raise InputError(
-            f"graph_of: got species of shape {kinds.shape} and type {kinds.dtype}; expected ({len(points)},) integers >= 0"
+            f"graph_of: got species of shape {kinds.shape} and type {kinds.dtype}; "
+            f"expected ({len(points)},) integers >= 0"
         )
     box = np.asarray(cell, dtype=np.float64) if cell is not None and np.any(pbc) else np.zeros((3, 3))
     return Graph(
@@ -213,21 +213,21 @@ def _checked(
         raise InputError(f"neighbours: got positions of shape {points.shape}; expected (N, 3) Å")
     broken = np.flatnonzero(~np.isfinite(points).all(1))
     if len(broken):
-        raise InputError(f"neighbours: got positions {points[broken[0]]} of atom {broken[0]}; expected finite numbers (Å)")
+        raise InputError(f"neighbours: got atom {broken[0]} at {points[broken[0]]}; expected finite numbers (Å)")
     periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), 3).copy()
     if not periodic.any():
         return points, np.eye(3), periodic
     box = np.array(np.zeros((3, 3)) if cell is None else cell, dtype=np.float64)
     if box.shape != (3, 3) or not np.isfinite(box[periodic]).all():
-        raise InputError(f"neighbours: got cell {box.tolist()}; expected (3, 3) finite numbers (Å), rows are cell vectors")
+        raise InputError(f"neighbours: got cell {box.tolist()}; expected (3, 3) finite numbers (Å), a vector a row")
     # the height of the cell along vector k is one over the length of the k-th dual vector
     lengths = np.linalg.norm(box[periodic], axis=1)
     dual = np.linalg.pinv(box[periodic]) if lengths.min() > 0 else np.full((3, 1), np.inf)
     rank = np.linalg.matrix_rank(box[periodic], tol=1e-6 * lengths.max())
     if rank < periodic.sum() or 1 / np.linalg.norm(dual, axis=0).max() < _THINNEST:
         raise InputError(
-            f"neighbours: got cell {box.tolist()} with pbc {periodic.tolist()}; expected independent vectors and heights "
-            f"of {_THINNEST} Å or more along the periodic directions; give the cell in Å or change pbc"
+            f"neighbours: got cell {box.tolist()} with pbc {periodic.tolist()}; expected independent vectors and "
+            f"heights of {_THINNEST} Å or more along the periodic directions; give the cell in Å or change pbc"
         )
     # vectors of directions that are not periodic mean nothing: take any that complete the others
     box[~periodic] = np.linalg.svd(box[periodic])[2][periodic.sum() :]

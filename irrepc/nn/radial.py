@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -87,9 +88,7 @@ class ScalarMLP(nn.Module):
             raise InputError(f"ScalarMLP: got widths {widths}; expected two or more, each >= 1")
         self.widths = widths
         self.scales = tuple((1.0 if k == 0 else gain) / math.sqrt(n) for k, n in enumerate(widths[:-1]))
-        self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(n, m, dtype=dtype)) for n, m in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.weights = nn.ParameterList(nn.Parameter(torch.randn(n, m, dtype=dtype)) for n, m in pairwise(widths))
 
     def forward(self, v: Tensor) -> Tensor:
         """(rows, widths[0]) -> (rows, widths[-1])."""

@@ -15,7 +15,7 @@ from irrepc.nn.norm import safe_norm
 def check_rotations(matrices: Tensor, tolerance: float = 1e-4) -> None:
     """Raise InputError unless `matrices` (..., 3, 3) are finite, orthogonal and of determinant +1."""
     if matrices.shape[-2:] != (3, 3) or not matrices.is_floating_point():
-        raise InputError(f"rotation: got shape {tuple(matrices.shape)} of {matrices.dtype}; expected (..., 3, 3) floats")
+        raise InputError(f"rotation: got {tuple(matrices.shape)} of {matrices.dtype}; expected (..., 3, 3) floats")
     if matrices.numel() == 0:
         return
     with torch.no_grad():
@@ -89,7 +89,7 @@ def axis_angle_to_quaternion(axis: Tensor, angle: Tensor) -> Tensor:
 
 
 def quaternion_to_axis_angle(q: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit quaternions (..., 4) -> axes (..., 3) of length one and angles (...) in 0 ... π; the identity turns about y."""
+    """Unit quaternions (..., 4) -> unit axes (..., 3) and angles (...) in 0 ... π; the identity turns about y."""
     q = torch.where(q[..., :1] < 0, -q, q)
     sine = safe_norm(q[..., 1:], -1)
     turned = (sine > 0).unsqueeze(-1)
@@ -100,7 +100,6 @@ def quaternion_to_axis_angle(q: Tensor) -> tuple[Tensor, Tensor]:
 
 def euler_to_quaternion(alpha: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:
     """Angles (...) in radians -> unit quaternions (..., 4) of R_y(α) R_x(β) R_y(γ)."""
-    alpha, beta, gamma = torch.broadcast_tensors(alpha, beta, gamma)
     half, plus, minus = beta / 2, (alpha + gamma) / 2, (alpha - gamma) / 2
     return torch.stack(
         (half.cos() * plus.cos(), half.sin() * minus.cos(), half.cos() * plus.sin(), -half.sin() * minus.sin()), -1
@@ -120,12 +119,11 @@ def matrix_to_euler(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return alpha, beta, torch.atan2(rest[..., 2], rest[..., 0])
 
 
-def random_quaternions(
-    count: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
-) -> Tensor:
+def random_quaternions(count: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
     """Uniform over all rotations: (count, 4), on the generator's device."""
-    normal = torch.randn(count, 4, generator=generator, dtype=dtype, device=generator.device)
-    return normal / normal.norm(dim=1, keepdim=True)
+    normal: Tensor = torch.randn(count, 4, generator=generator, dtype=dtype, device=generator.device)
+    length: Tensor = normal.norm(dim=1, keepdim=True)
+    return normal / length
 
 
 def random_rotations(count: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -127,6 +127,7 @@ def _read_npz(file: Path) -> Frames:
             f"load_frames: got {file} with the arrays {sorted(arrays)} and format {arrays.get('format')}; expected "
             f"format {_FORMAT!r} with {', '.join(fields)}; write it with save_frames, or use extended XYZ."
         )
+    arrays = {name: np.atleast_1d(array) for name, array in arrays.items()}
     atoms = arrays["atoms"]
     count, total = len(atoms), int(atoms.sum())
     for name in fields[1:]:
@@ -147,14 +148,14 @@ def _read_npz(file: Path) -> Frames:
                 positions=arrays["positions"][rows],
                 energy=arrays["energy"][index],
                 forces=arrays["forces"][rows],
-                pbc=arrays["pbc"][index].tolist(),
+                pbc=np.atleast_1d(arrays["pbc"][index]).tolist(),
                 cell=arrays["cell"][index],
                 stress=None if np.isnan(stress).all() else stress,
                 group=str(arrays["group"][index]),
                 where=f"load_frames: {file}, frame {index}",
             )
         )
-    return Frames(tuple(frames), str(arrays["provenance"]))
+    return Frames(tuple(frames), str(arrays["provenance"][0]))
 
 
 def _read_extended_xyz(file: Path) -> Frames:

@@ -197,6 +197,8 @@ class TestNpz:
             (lambda arrays: arrays.pop("forces"), "with the arrays"),
             (lambda arrays: arrays.update(format=np.array("other 2")), "and format other 2; expected"),
             (lambda arrays: arrays.update(forces=arrays["forces"][:-1]), "rows of 'forces'; expected"),
+            (lambda arrays: arrays.update(pbc=arrays["pbc"][:, 0]), "frame 0: got 1 flags of pbc"),
+            (lambda arrays: arrays.update(energy=arrays["energy"][0]), "with 1 rows of 'energy'; expected 7"),
             (lambda arrays: arrays.update(numbers=np.array([{}] * 3)), "cannot read .*allow_pickle"),
             (
                 lambda arrays: arrays.update({name: array[:0] for name, array in arrays.items() if array.ndim}),

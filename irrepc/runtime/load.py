@@ -1,0 +1,70 @@
+"""load: a recipe and a backend -> a differentiable torch function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from irrepc.algebra.recipe import Recipe, digest
+from irrepc.emit.module import BACKENDS
+from irrepc.errors import BackendError
+from irrepc.runtime.ops import Kernel, check_operands, signature
+from irrepc.runtime.store import load_module
+
+CHOICES = ("auto", *BACKENDS)
+Function = Callable[..., Any]
+
+
+def check_choice(backend: str) -> str:
+    """Return the name of a backend or "auto"; raise BackendError otherwise."""
+    if backend not in CHOICES:
+        raise BackendError(f"backend: got {backend!r}; expected one of {', '.join(CHOICES)}")
+    return backend
+
+
+@lru_cache(maxsize=1024)
+def load(recipe: Recipe, backend: str = "auto") -> Function:
+    """The kernel of a recipe as a torch function: operands, indices, channel extents -> output or tuple.
+
+    backend  "torch": unrolled tensor code on any device; "numba": compiled loops on CPU tensors;
+             "auto": numba on CPU tensors, torch elsewhere, decided at each call by the device of the first operand
+    Raises BackendError for an unknown backend.
+    """
+    match check_choice(backend):
+        case "torch":
+            return _torch(recipe)
+        case "numba":
+            return _numba(recipe)
+        case _:
+            return _auto(recipe)
+
+
+def _torch(recipe: Recipe) -> Function:
+    module, name = load_module(recipe, "torch")
+    function: Function = getattr(module, name)
+    s = signature(module.SPEC[name])
+    n, m = len(s.inputs), len(s.inputs) + len(s.indices)
+
+    def call(*arguments: Any) -> Any:
+        check_operands(name, s, arguments[:n], arguments[m:], cpu_only=False)
+        return function(*arguments)
+
+    return call
+
+
+def _numba(recipe: Recipe) -> Function:
+    module, name = load_module(recipe, "numba")
+    meaning, _ = load_module(recipe, "torch")
+    return Kernel(module, meaning, name, f"numba_{digest(recipe)}")
+
+
+def _auto(recipe: Recipe) -> Function:
+    on_cpu, elsewhere = load(recipe, "numba"), load(recipe, "torch")
+
+    def call(first: torch.Tensor, *rest: Any) -> Any:
+        return on_cpu(first, *rest) if first.device.type == "cpu" else elsewhere(first, *rest)
+
+    return call

@@ -1,0 +1,116 @@
+"""Graph: indices, edge vectors, batches, and what they refuse."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from irrepc.nn.graph import Graph, Index, InputError, batch, edge_vectors, graph_from_edges, index_of
+
+
+def check_index(index: Index, rows: int) -> None:
+    assert index.start.shape == (rows + 1,)
+    assert index.values.dtype == index.order.dtype == index.start.dtype == torch.int64
+    for n in range(rows):
+        edges = index.order[index.start[n] : index.start[n + 1]]
+        assert edges.tolist() == torch.nonzero(index.values == n).flatten().tolist()
+
+
+def some_graph(seed: int, atoms: int = 5, edges: int = 12) -> Graph:
+    generator = torch.Generator().manual_seed(seed)
+
+    def whole(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    return graph_from_edges(
+        torch.randn(atoms, 3, generator=generator, dtype=torch.float64),
+        whole(0, 3, atoms),
+        whole(0, atoms, edges),
+        whole(0, atoms, edges),
+        shifts=whole(-2, 3, edges, 3),
+        cell=torch.randn(3, 3, generator=generator, dtype=torch.float64),
+    )
+
+
+@pytest.mark.parametrize(("values", "rows"), [([3, 0, 3, 1, 0], 4), ([], 3), ([], 0), ([0], 1), ([2, 2, 2], 5)])
+def test_an_index_lists_the_edges_of_each_row_in_order(values: list[int], rows: int) -> None:
+    check_index(index_of(torch.tensor(values, dtype=torch.int64), rows), rows)
+
+
+@pytest.mark.parametrize("values", [torch.tensor([0, 4]), torch.tensor([-1, 0]), torch.tensor([0.0]), torch.zeros(2, 2)])
+def test_an_index_refuses_what_is_no_row_number(values: Tensor) -> None:
+    with pytest.raises(InputError, match="index_of: got .* expected"):
+        index_of(values, 4)
+
+
+def test_edges_are_sorted_by_receiver_and_keep_their_vectors() -> None:
+    positions = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 2, 0]])
+    senders, receivers = torch.tensor([1, 2, 0]), torch.tensor([2, 0, 1])
+    graph = graph_from_edges(positions, torch.zeros(3, dtype=torch.int64), senders, receivers)
+    assert graph.receivers.values.tolist() == [0, 1, 2]
+    assert graph.receivers.order.tolist() == [0, 1, 2]
+    assert graph.senders.values.tolist() == [2, 0, 1]
+    assert edge_vectors(graph).tolist() == [[0, 2, 0], [-1, 0, 0], [1, -2, 0]]
+    check_index(graph.senders, 3)
+    check_index(graph.receivers, 3)
+
+
+def test_edge_vectors_see_shifts_and_the_cell_of_the_own_structure() -> None:
+    graph = batch([some_graph(1), some_graph(2, atoms=3, edges=7)])
+    vectors = edge_vectors(graph)
+    for e in range(graph.num_edges):
+        i, j = graph.receivers.values[e], graph.senders.values[e]
+        cell = graph.cell[graph.batch[i]]
+        expected = graph.positions[j] - graph.positions[i] + graph.shifts[e] @ cell
+        torch.testing.assert_close(vectors[e], expected, rtol=0, atol=1e-14)
+
+
+def test_a_batch_is_its_parts_and_its_indices_stay_sorted() -> None:
+    parts = [some_graph(1), some_graph(2, atoms=1, edges=0), some_graph(3, atoms=4, edges=9)]
+    whole = batch(parts)
+    assert (whole.num_graphs, whole.num_atoms, whole.num_edges) == (3, 10, 21)
+    check_index(whole.senders, 10)
+    check_index(whole.receivers, 10)
+    assert whole.receivers.order.tolist() == list(range(21))
+    assert whole.batch.tolist() == [0] * 5 + [1] + [2] * 4
+    again = batch([batch(parts[:2]), parts[2]])
+    for a, b in zip(torch.utils._pytree.tree_leaves(whole), torch.utils._pytree.tree_leaves(again), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_graph_moves_to_another_dtype_whole() -> None:
+    graph = some_graph(1).to(dtype=torch.float32)
+    assert {graph.positions.dtype, graph.shifts.dtype, graph.cell.dtype} == {torch.float32}
+    assert {graph.species.dtype, graph.batch.dtype, graph.senders.start.dtype} == {torch.int64}
+    assert graph.to("meta").senders.order.device.type == "meta"
+
+
+def test_batch_refuses_nothing_and_mixtures() -> None:
+    with pytest.raises(InputError, match="no graphs"):
+        batch([])
+    with pytest.raises(InputError, match=r"torch.float32 on cpu, torch.float64 on cpu"):
+        batch([some_graph(1), some_graph(2).to(dtype=torch.float32)])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("positions", torch.zeros(4, 2)),
+        ("positions", torch.zeros(4, 3, dtype=torch.int64)),
+        ("species", torch.zeros(3, dtype=torch.int64)),
+        ("species", torch.zeros(4)),
+        ("receivers", torch.zeros(2, dtype=torch.int64)),
+        ("shifts", torch.zeros(3, 2)),
+        ("cell", torch.zeros(1, 3, 3)),
+    ],
+)
+def test_a_graph_refuses_arrays_that_do_not_fit(name: str, value: Tensor) -> None:
+    ends = torch.zeros(3, dtype=torch.int64)
+    given = {
+        "positions": torch.zeros(4, 3),
+        "species": torch.zeros(4, dtype=torch.int64),
+        "senders": ends,
+        "receivers": ends,
+        name: value,
+    }
+    with pytest.raises(InputError, match=f"got {name}|got positions"):
+        graph_from_edges(**given)
