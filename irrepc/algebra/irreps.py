@@ -18,7 +18,7 @@ _BLOCK = re.compile(r"\s*(?:(\d+)\s*x\s*)?(\d+)\s*([eo])\s*")
 class Irrep:
     """An irrep of O(3): degree l >= 0 and parity p (+1 even, -1 odd); ordered by (l, p) as e3nn sorts."""
 
-    l: int  # noqa: E741 - the field's name for the degree
+    l: int
     p: int
 
     @staticmethod

@@ -217,7 +217,8 @@ def read_product(text: str) -> ProductRecipe:
     if match is None:
         raise RecipeError(f"recipe: got {text!r}; expected two irreps and one in their product, as in '1o x 1o -> 1e'")
     a, b, c = (Irrep.of(part) for part in match.groups())
-    return ProductRecipe((Label(("u",), a),), (Label((), b),), (Label(("u",), c),), (Path(0, 0, 0, False),), component=False)
+    left, right, out = Label(("u",), a), Label((), b), Label(("u",), c)
+    return ProductRecipe((left,), (right,), (out,), (Path(0, 0, 0, False),), component=False)
 
 
 def _check_path(recipe: ProductRecipe, path: Path) -> None:
@@ -236,4 +237,4 @@ def _check_path(recipe: ProductRecipe, path: Path) -> None:
     if not set(c.axes) <= set(a.axes) | set(b.axes):
         raise RecipeError(f"tensor_product: path {path} gives channels {c.axes}; its inputs have {a.axes} and {b.axes}")
     if path.weighted and recipe.weights == "none":
-        raise RecipeError(f"tensor_product: path {path} is weighted but the recipe has no weights; expected row or shared")
+        raise RecipeError(f"tensor_product: path {path} is weighted, the recipe has no weights; expected row or shared")

@@ -102,6 +102,10 @@ class Surd:
     def __bool__(self) -> bool:
         return bool(self.parts)
 
+    def __hash__(self) -> int:
+        # Surds are the keys of every pass; the hash of a Fraction is a modular inverse.
+        return hash(tuple([(n, q.numerator, q.denominator) for n, q in self.parts]))
+
     def __float__(self) -> float:
         """The nearest double: each part is rounded from an integer square root with 80 guard bits."""
         if not self.parts:
@@ -119,7 +123,8 @@ class Surd:
         """-1, 0 or +1, decided exactly for one part and by 160 guard bits otherwise."""
         if not self.parts:
             return 0
-        return 1 if float(self) > 0 else -1
+        leading = self.parts[0][1] if len(self.parts) == 1 else float(self)
+        return 1 if leading > 0 else -1
 
     @property
     def is_rational(self) -> bool:

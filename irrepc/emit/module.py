@@ -62,7 +62,7 @@ def emit(title: str, entries: tuple[Entry, ...], backend: str, command: str) -> 
     everything = [k for ks in by_entry.values() for k in ks]
     if backend == "torch":
         optimised = [optimise(k) for k in everything]
-        scheduled = [(schedule(k),) for k in optimised]
+        scheduled: list[tuple[Block, ...]] = [(schedule(k),) for k in optimised]
         constants = Constants.of(optimised)
         functions = [torch_function(k, constants) for k in optimised]
         module_constants = constants.lines()

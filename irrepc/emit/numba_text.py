@@ -97,14 +97,16 @@ class _Writer:
     scatter: str | None
     constants: Constants
     axes: dict[Ref, Axes]
+    operands: dict[str, Operand]
 
     @staticmethod
     def of(block: Block) -> _Writer:
         kernel = block.kernel
         used = {f.operand for e in kernel.equations for t in e.terms for f in t.factors}
-        axes = {Ref(o.name, i): a for o in kernel.operands.values() for i, a in enumerate(o.components)}
+        operands = kernel.operands
+        axes = {Ref(o.name, i): a for o in operands.values() for i, a in enumerate(o.components)}
         inputs = tuple(o for o in kernel.inputs if o.name in used) or kernel.inputs[:1]
-        return _Writer(block, kernel, inputs, kernel.outputs[0].index, Constants.of((kernel,)), axes)
+        return _Writer(block, kernel, inputs, kernel.outputs[0].index, Constants.of((kernel,)), axes, operands)
 
     def rows(self, gathers: list[str]) -> list[str]:
         """The loops over rows around the stages."""
@@ -137,7 +139,7 @@ class _Writer:
 
     def _statement(self, s: Statement) -> list[str]:
         right = expression(s.terms, self.constants, variable, lambda f: len(self.axes[f]), unit="one")
-        operand = self.kernel.operands[s.target.operand]
+        operand = self.operands[s.target.operand]
         note = operand.label(s.target.component)
         if s.verb in ("let", "sum"):
             return assignment(variable(s.target), "=" if s.verb == "let" else "+=", right, note)

@@ -35,8 +35,8 @@ class Constants:
 
 
 def variable(ref: Ref) -> str:
-    """The name of a component in emitted code: component 2 of x is x2."""
-    return f"{ref.operand}{ref.component}"
+    """The name of a component in emitted code: component 2 of x is x2, of q4 it is q4_2."""
+    return f"{ref.operand}{'_' * ref.operand[-1].isdigit()}{ref.component}"
 
 
 def size(coeff: Surd) -> Surd:

@@ -19,10 +19,9 @@ def torch_function(kernel: Kernel, constants: Constants) -> Function:
     body = [line for o in kernel.inputs if o.size for line in _load(o, writer)]
     for equation in kernel.equations:
         body.extend(writer.statement(equation))
-    defined = {e.target for e in kernel.equations}
     names = []
     for o in kernel.outputs:
-        body.extend(_gather_output(o, kernel, defined, writer))
+        body.extend(_gather_output(o, kernel, writer))
         names.append(o.name)
     return Function(
         name=kernel.name,
@@ -54,7 +53,9 @@ class _Broadcast:
     def __init__(self, kernel: Kernel, constants: Constants) -> None:
         self.kernel = kernel
         self.constants = constants
-        self.axes = {Ref(o.name, i): a for o in kernel.operands.values() for i, a in enumerate(o.components)}
+        self.operands = kernel.operands
+        self.equations = {e.target: e for e in kernel.equations}
+        self.axes = {Ref(o.name, i): a for o in self.operands.values() for i, a in enumerate(o.components)}
 
     def part_sizes(self, o: Operand) -> str:
         """The argument of split."""
@@ -74,7 +75,7 @@ class _Broadcast:
         text = expression(e.terms, self.constants, variable, lambda f: len(self.axes[f]))
         if carried - set(own):
             text = f"({text}).sum(1, keepdim=True)"
-        note = self.kernel.operands[e.target.operand].label(e.target.component)
+        note = self.operands[e.target.operand].label(e.target.component)
         return assignment(variable(e.target), "=", text, note)
 
     def cat(self, o: Operand, parts: list[str]) -> str:
@@ -102,14 +103,14 @@ class _Einsum(_Broadcast):
 
     def statement(self, e: Equation) -> list[str]:
         own = self.axes[e.target]
-        rows = self.kernel.operands[e.target.operand].rows is not None
+        rows = self.operands[e.target.operand].rows is not None
         text = expression(
             [Term(t.coeff, (Ref(self._einsum(t, own, rows), 0),)) for t in e.terms],
             self.constants,
             lambda f: f.operand,
             lambda f: 0,
         )
-        note = self.kernel.operands[e.target.operand].label(e.target.component)
+        note = self.operands[e.target.operand].label(e.target.component)
         return assignment(variable(e.target), "=", text, note)
 
     def _einsum(self, t: Term, own: Axes, rows: bool) -> str:
@@ -120,7 +121,7 @@ class _Einsum(_Broadcast):
         return f'torch.einsum("{",".join(subscripts)}->{result}", {", ".join(variable(f) for f in t.factors)})'
 
     def _subscript(self, f: Ref) -> str:
-        rows = self.kernel.operands[f.operand].rows is not None
+        rows = self.operands[f.operand].rows is not None
         return ("r" if rows else "") + "".join(self.letters[a] for a in self.axes[f])
 
     def cat(self, o: Operand, parts: list[str]) -> str:
@@ -144,18 +145,18 @@ def _load(o: Operand, writer: _Broadcast) -> list[str]:
     ]
 
 
-def _gather_output(o: Operand, kernel: Kernel, defined: set[Ref], writer: _Broadcast) -> list[str]:
+def _gather_output(o: Operand, kernel: Kernel, writer: _Broadcast) -> list[str]:
     """Fill what has no equation, put the components side by side, then scatter or sum."""
     lines = []
     parts = []
     for i, axes in enumerate(o.components):
         ref = Ref(o.name, i)
         name = variable(ref)
-        if ref not in defined or not _is_full(ref, kernel, writer):
+        if ref not in writer.equations or not _is_full(ref, writer):
             extent = axes if isinstance(writer, _Einsum) else (" * ".join(axes) or "1",)
             size = ", ".join((*(() if o.rows is None and isinstance(writer, _Einsum) else (_rows(kernel),)), *extent))
             blank = f"{kernel.inputs[0].name}.new_zeros(({size},))"
-            lines.append(f"{name} = {name} + {blank}" if ref in defined else f"{name} = {blank}")
+            lines.append(f"{name} = {name} + {blank}" if ref in writer.equations else f"{name} = {blank}")
         parts.append(name)
     if not parts:
         lines.append(f"{o.name} = {kernel.inputs[0].name}.new_zeros(({_rows(kernel)}, 0))")
@@ -172,11 +173,10 @@ def _gather_output(o: Operand, kernel: Kernel, defined: set[Ref], writer: _Broad
     return lines
 
 
-def _is_full(ref: Ref, kernel: Kernel, writer: _Broadcast) -> bool:
+def _is_full(ref: Ref, writer: _Broadcast) -> bool:
     """True when some term of the equation carries the rows and all the channels of its target."""
-    equation = next(e for e in kernel.equations if e.target == ref)
-    factors = [f for t in equation.terms for f in t.factors]
-    rows = any(kernel.operands[f.operand].rows is not None for f in factors)
+    factors = [f for t in writer.equations[ref].terms for f in t.factors]
+    rows = any(writer.operands[f.operand].rows is not None for f in factors)
     return rows and {a for f in factors for a in writer.axes[f]} >= set(writer.axes[ref])
 
 

@@ -3,7 +3,7 @@
 Cayley-Klein form of D: the quaternion (w, x, y, z) is the pair a = w - iy, b = x - iz, and with A = |a|², B = |b|² each
 complex entry is  D_m'm = ± a^(m+m')·b^(m-m')·d(A, B)  (powers below zero are conjugates), where for M >= |n| the larger
 and the smaller of the two indices, up to their common sign,
-d_l,M,n = Σ_k (-1)^k √((l+M)!(l-M)!(l+n)!(l-n)!) / ((l-M-k)! k! (M-n+k)! (l+n-k)!) · A^(l-M-k)·B^k.
+d_l,M,n = √( (l+M)!(l-M)! / ((l+n)!(l-n)!) ) · Σ_k (-1)^k·C(l-n, l-M-k)·C(l+n, k)·A^(l-M-k)·B^k.
 No angle occurs, so no rotation is singular; D of a quaternion of any length is homogeneous of degree 2l in it.
 """
 
@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
-from math import factorial
+from math import comb, factorial
 from types import MappingProxyType
+from typing import Any
 
 from irrepc.algebra.irreps import check_degree
 from irrepc.algebra.surd import Rational, Surd
@@ -64,13 +65,10 @@ def generators(l: int) -> tuple[Sparse, Sparse, Sparse]:
 
 
 @lru_cache(maxsize=65536)
-def cayley_klein(l: int, M: int, n: int) -> tuple[Surd, ...]:
-    """The coefficients of d_l,M,n (module docstring) for k = 0 ... l-M, M >= |n|."""
-    root = Surd.root(factorial(l + M) * factorial(l - M) * factorial(l + n) * factorial(l - n))
-    return tuple(
-        root * Fraction((-1) ** k, factorial(l - M - k) * factorial(k) * factorial(M - n + k) * factorial(l + n - k))
-        for k in range(l - M + 1)
-    )
+def cayley_klein(l: int, M: int, n: int) -> tuple[Surd, tuple[int, ...]]:
+    """The root in front of d_l,M,n and its integer coefficients for k = 0 ... l-M, M >= |n| (module docstring)."""
+    root = Surd.root(Fraction(factorial(l + M) * factorial(l - M), factorial(l + n) * factorial(l - n)))
+    return root, tuple((-1) ** k * comb(l - n, l - M - k) * comb(l + n, k) for k in range(l - M + 1))
 
 
 def wigner_d_exact(l: int, q: Quaternion) -> Matrix:
@@ -78,44 +76,49 @@ def wigner_d_exact(l: int, q: Quaternion) -> Matrix:
 
     Summed term by term from the closed form: independent of the recurrence and of the sharing in the kernel.
     """
-    check_degree(l)
     size = _check_quaternion(q)
-    w, x, y, z = q
+    return tuple(tuple(root * Fraction(v) / size**l for root, v in row) for row in wigner_d_parts(l, q))
 
-    def entry(row: int, column: int) -> tuple[Surd, Surd]:
-        """(-1)^(m+m')·D_m'm of the complex basis, real and imaginary part."""
-        M, n = ordered_pair(row, column)
-        value = Surd.of(0)
-        for k, c in enumerate(cayley_klein(l, M, n)):
-            value += c * ((w * w + y * y) ** (l - M - k) * (x * x + z * z) ** k)
-        re: Rational = 1
-        im: Rational = 0
-        power, other = row + column, column - row
-        # a = w - iy for positive powers; b = x - iz for positive powers and -(x + iz) for negative ones.
-        steps = [(w, -y if power > 0 else y)] * abs(power) + [(x, -z) if other > 0 else (-x, -z)] * abs(other)
-        for u, v in steps:
-            re, im = re * u - im * v, re * v + im * u
-        sign = (-1) ** (row + column)
-        return value * (sign * re), value * (sign * im)
 
-    rows = [[Surd()] * (2 * l + 1) for _ in range(2 * l + 1)]
+def wigner_d_parts(l: int, q: tuple[Any, Any, Any, Any]) -> tuple[tuple[tuple[Surd, Any], ...], ...]:
+    """|q|^2l·D^l as (root, number), each entry their product; q may be of any commutative ring."""
+    check_degree(l)
+    rows: list[list[tuple[Surd, Any]]] = [[(Surd(), 0)] * (2 * l + 1) for _ in range(2 * l + 1)]
     for i in range(l + 1):
         for j in range(l + 1):
-            plus, minus = entry(i, j), entry(i, -j)
-            # entry(i, -j) carries (-1)^(i+j); the real combinations need (-1)^i.
-            minus = (minus[0] * (-1) ** j, minus[1] * (-1) ** j)
-            scale = Surd.root(Fraction(1, (1 if i else 2) * (1 if j else 2)))
-            rows[l + i][l + j] = (plus[0] + minus[0]) * scale
+            root, (re, im) = _complex_entry(l, i, j, q)
+            _, (mirrored_re, mirrored_im) = _complex_entry(l, i, -j, q)
+            # The real basis takes (-1)^(m+m')·D_m'm and (-1)^m'·D_m'-m.
+            sign, mirrored = (-1) ** (i + j), (-1) ** i
+            plus_re, minus_re = sign * re + mirrored * mirrored_re, sign * re - mirrored * mirrored_re
+            plus_im, minus_im = sign * im + mirrored * mirrored_im, sign * im - mirrored * mirrored_im
+            scale = root * Surd.root(Fraction(1, (1 if i else 2) * (1 if j else 2)))
+            rows[l + i][l + j] = (scale, plus_re)
             if i:
-                rows[l - i][l + j] = -(plus[1] + minus[1]) * scale
+                rows[l - i][l + j] = (scale, -plus_im)
             if j:
-                rows[l + i][l - j] = (plus[1] - minus[1]) * scale
+                rows[l + i][l - j] = (scale, minus_im)
             if i and j:
-                rows[l - i][l - j] = plus[0] - minus[0]
-    return tuple(tuple(v / Surd.of(size**l) for v in row) for row in rows)
+                rows[l - i][l - j] = (scale, minus_re)
+    return tuple(map(tuple, rows))
 
 
-def ordered_pair(row: int, column: int) -> tuple[int, int]:
+def _complex_entry(l: int, row: int, column: int, q: tuple[Any, Any, Any, Any]) -> tuple[Surd, tuple[Any, Any]]:
+    """D_m'm of the complex basis as (root, (real part, imaginary part))."""
+    w, x, y, z = q
+    M, n = _ordered_pair(row, column)
+    root, coeffs = cayley_klein(l, M, n)
+    total = sum(c * (w * w + y * y) ** (l - M - k) * (x * x + z * z) ** k for k, c in enumerate(coeffs))
+    re, im = total, 0 * total
+    # a = w - iy for positive powers and its conjugate for negative ones; b = x - iz and -(x + iz).
+    a = (w, -y) if row + column > 0 else (w, y)
+    b = (x, -z) if column > row else (-x, -z)
+    for u, v in [a] * abs(row + column) + [b] * abs(column - row):
+        re, im = re * u - im * v, re * v + im * u
+    return root, (re, im)
+
+
+def _ordered_pair(row: int, column: int) -> tuple[int, int]:
     """(M, n) of an entry (m', m): M >= |n|, M·n = m'·m; d is the same for all entries with the same pair."""
     larger, smaller = (row, column) if abs(row) >= abs(column) else (column, row)
     return (larger, smaller) if larger >= 0 else (-larger, -smaller)

@@ -141,8 +141,9 @@ def _define_profile(program: Program, profiles: dict[tuple[int, int, int], Ref],
     """
     name, degree = f"d_{l},{M},{n}(A, B)", l - M
     if degree <= _CLOSED_DEGREE:
-        scale = _double(M, n)
-        terms = (times(scale * c, _norms(degree, k)) for k, c in enumerate(cayley_klein(l, M, n)))
+        root, coeffs = cayley_klein(l, M, n)
+        scale = _double(M, n) * root
+        terms = (times(scale * c, _norms(degree, k)) for k, c in enumerate(coeffs))
         return program.define(f"d{l}", name, *terms)
     k = l - 1
     r_last, r_next = ((i * i - M * M) * (i * i - n * n) for i in (k, l))
@@ -156,7 +157,8 @@ def _define_profile(program: Program, profiles: dict[tuple[int, int, int], Ref],
 
 def _corner(M: int, n: int) -> Surd:
     """d_M,M,n, a number; times √2 for n = 0 < M, whose real entries have one index zero."""
-    return _double(M, n) * cayley_klein(M, M, n)[0]
+    root, (coeff,) = cayley_klein(M, M, n)
+    return _double(M, n) * root * coeff
 
 
 def _double(M: int, n: int) -> Surd:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from irrepc.errors import KernelError
-from irrepc.ir.kernel import Axes, Equation, Kernel, Ref, Term
+from irrepc.ir.kernel import Axes, Equation, Kernel, Operand, Ref, Term
 
 LOOP_LIMIT = 80
 """Multiply-adds in one channel loop: beyond this the scalars no longer stay near the registers and are spilled."""
@@ -65,36 +65,41 @@ class Block:
 
 def schedule(kernel: Kernel, limit: int = LOOP_LIMIT) -> Block:
     """Arrange the equations of an optimised kernel in stages of at most `limit` multiply-adds (or one equation)."""
-    axes = {Ref(o.name, i): a for o in kernel.operands.values() for i, a in enumerate(o.components)}
-    outputs = {o.name for o in kernel.outputs}
+    operands = kernel.operands
+    axes = {Ref(o.name, i): a for o in operands.values() for i, a in enumerate(o.components)}
+    outputs = {o.name: o for o in kernel.outputs}
     equations = {e.target: e for e in kernel.equations}
-    loops = {e.target: _loop_axes(kernel, e, axes) for e in kernel.equations}
+    order = kernel.channels
+    loops = {e.target: _loop_axes(order, e, axes) for e in kernel.equations}
     phases: dict[Ref, int] = {}
     for e in kernel.equations:
         phases[e.target] = _phase(e, loops, axes, phases)
         if e.target.operand not in outputs and axes[e.target] and set(loops[e.target]) - set(axes[e.target]):
-            raise KernelError(f"schedule {kernel.name}: {e.target} keeps some channels and sums others; expected all or none")
+            raise KernelError(
+                f"schedule {kernel.name}: got {e.target}, which keeps some channels and sums others; "
+                "expected all or none"
+            )
     stages: list[Stage] = []
     for phase in range(max(phases.values(), default=-1) + 1):
         here = [e for e in kernel.equations if phases[e.target] == phase]
         if phase % 2 == 0:
             if here:
-                stages.append(Stage((), tuple(_statement(kernel, e, ()) for e in here)))
+                stages.append(_stage(outputs, axes, (), here))
             continue
         roots = [e for e in here if e.target.operand in outputs or not axes[e.target]]
         bundle: dict[Ref, Equation] = {}
         nest: Axes = ()
         for root in roots:
             needed = _closure(root, equations, axes)
-            wider = _ordered(kernel, {a for r in needed for a in loops[r]})
+            wider = _ordered(order, {a for r in needed for a in loops[r]})
             size = sum(len(e.terms) for r, e in {**bundle, **needed}.items())
             if bundle and (wider != nest or size > limit):
-                stages.append(_stage(kernel, nest, bundle.values()))
+                stages.append(_stage(outputs, axes, nest, bundle.values()))
                 bundle = {}
             bundle.update({r: e for r, e in needed.items() if r not in bundle})
             nest = wider
         if bundle:
-            stages.append(_stage(kernel, nest, bundle.values()))
+            stages.append(_stage(outputs, axes, nest, bundle.values()))
     return Block(kernel, tuple(stages))
 
 
@@ -132,12 +137,12 @@ def stage_cost(kernel: Kernel, stage: Stage) -> Cost:
     return Cost(mul, add, len(loaded), store)
 
 
-def _loop_axes(kernel: Kernel, e: Equation, axes: dict[Ref, Axes]) -> Axes:
-    return _ordered(kernel, {a for r in (e.target, *(f for t in e.terms for f in t.factors)) for a in axes[r]})
+def _loop_axes(order: Axes, e: Equation, axes: dict[Ref, Axes]) -> Axes:
+    return _ordered(order, {a for r in (e.target, *(f for t in e.terms for f in t.factors)) for a in axes[r]})
 
 
-def _ordered(kernel: Kernel, names: set[str]) -> Axes:
-    return tuple(a for a in kernel.channels if a in names)
+def _ordered(order: Axes, names: set[str]) -> Axes:
+    return tuple(a for a in order if a in names)
 
 
 def _phase(e: Equation, loops: dict[Ref, Axes], axes: dict[Ref, Axes], phases: dict[Ref, int]) -> int:
@@ -170,14 +175,14 @@ def _closure(root: Equation, equations: dict[Ref, Equation], axes: dict[Ref, Axe
     return out
 
 
-def _stage(kernel: Kernel, nest: Axes, equations: Iterable[Equation]) -> Stage:
-    return Stage(nest, tuple(_statement(kernel, e, nest) for e in equations))
+def _stage(outputs: dict[str, Operand], axes: dict[Ref, Axes], nest: Axes, equations: Iterable[Equation]) -> Stage:
+    return Stage(nest, tuple(_statement(outputs, axes, e, nest) for e in equations))
 
 
-def _statement(kernel: Kernel, e: Equation, nest: Axes) -> Statement:
-    operand = kernel.operands[e.target.operand]
-    own = operand.components[e.target.component]
-    if operand in kernel.outputs:
+def _statement(outputs: dict[str, Operand], axes: dict[Ref, Axes], e: Equation, nest: Axes) -> Statement:
+    own = axes[e.target]
+    operand = outputs.get(e.target.operand)
+    if operand is not None:
         whole = operand.rows is not None and operand.index is None and set(nest) == set(own)
         return Statement("store" if whole else "add", e.target, e.terms)
     return Statement("sum" if nest and not own else "let", e.target, e.terms)

@@ -10,8 +10,10 @@ def check(kernel: Kernel) -> Kernel:
     """Return the kernel if it is legal; raise KernelError naming the first rule it breaks otherwise."""
     names = [o.name for o in (*kernel.inputs, *kernel.outputs, *kernel.locals)]
     for name in names:
-        _require(kernel, names.count(name) == 1, f"operand {name!r} is declared {names.count(name)} times; expected once")
-        _require(kernel, name.isidentifier(), f"operand {name!r} is not an identifier")
+        times = names.count(name)
+        _require(kernel, times == 1, f"operand {name!r} is declared {times} times; expected once")
+        fit = name.isidentifier() and not name.endswith("_")
+        _require(kernel, fit, f"operand {name!r} is no name for emitted code; expected an identifier not ending in '_'")
     loops = {o.rows for o in (*kernel.inputs, *kernel.outputs) if o.rows is not None and o.index is None}
     _require(kernel, len(loops) <= 1, f"row axes {sorted(loops)} without an index; expected one loop")
     operands = kernel.operands

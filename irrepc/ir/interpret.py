@@ -41,7 +41,7 @@ def interpret(
     count = _row_count(kernel, arrays, indices, rows)
     offsets = {o.name: _offsets(o, extents) for o in kernel.operands.values()}
     width = {o.name: sum(_volume(c, extents) for c in o.components) for o in kernel.operands.values()}
-    zero = number(Surd()) if number(Surd()) is not None else 0
+    zero = number(Surd())
     out: dict[str, list[Any]] = {}
     for o in kernel.outputs:
         n = count if o.index is None else sizes[o.index]
@@ -80,8 +80,8 @@ def interpret(
             own = operands[target.operand].components[target.component]
             local: dict[tuple[int, ...], Any] = {at: zero for at in _grid(own, extents)}
             for term in equation.terms:
-                carried = tuple(dict.fromkeys(a for f in term.factors for a in operands[f.operand].components[f.component]))
-                loops = own + tuple(a for a in carried if a not in own)
+                carried = (a for f in term.factors for a in operands[f.operand].components[f.component])
+                loops = tuple(dict.fromkeys((*own, *carried)))
                 coefficient = number(term.coeff)
                 for point in _grid(loops, extents):
                     at = dict(zip(loops, point, strict=True))

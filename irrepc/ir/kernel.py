@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from irrepc.algebra.surd import Surd
 
 Axes = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Ref:
+class Ref(NamedTuple):
     """One component of an operand or local: Ref("y", 2) is y[2]."""
 
     operand: str
@@ -33,8 +33,7 @@ class Ref:
         return f"{self.operand}[{self.component}]"
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """coeff · Π factors, the factors sorted; a repeated factor is a power."""
 
     coeff: Surd
@@ -45,8 +44,7 @@ class Term:
         return f"{self.coeff}·{product}" if product else str(self.coeff)
 
 
-@dataclass(frozen=True, slots=True)
-class Equation:
+class Equation(NamedTuple):
     """target = Σ terms."""
 
     target: Ref
@@ -65,7 +63,7 @@ class Operand:
     components  for each component, the channel axes it carries: ("u",) is one number per channel, () a scalar
     rows        the row axis of the array ("edge", "node", "row"), or None when all rows share it
     index       None, or the name of the index through which a row is found ("sender", "receiver", "species")
-    labels      what each component is, for the reader of the emitted code ("1o m=-1"); empty when there is nothing to say
+    labels      what each component is, for the reader of the emitted code ("1o m=-1"); empty: nothing to say
     """
 
     name: str

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from irrepc.algebra.surd import ONE, Surd
 from irrepc.ir.kernel import Axes, Equation, Kernel, Operand, Ref, Term, collect
@@ -58,7 +59,9 @@ class _Draft:
             self.family, tuple(a for a, _ in self.added), _row(self.kernel), labels=tuple(t for _, t in self.added)
         )
         extra = (family,) if self.added else ()
-        equations = tuple(Equation(t, tuple(Term(c, f) for f, c in sorted(p.items()))) for t, p in self.equations.items())
+        equations = tuple(
+            Equation(t, tuple(Term(c, f) for f, c in sorted(p.items()))) for t, p in self.equations.items()
+        )
         return merge(replace(self.kernel, equations=equations, locals=self.kernel.locals + extra))
 
 
@@ -98,10 +101,10 @@ def merge(kernel: Kernel) -> Kernel:
                 needed = (f for t in polynomials[target] for f in t.factors if f in polynomials and f not in same)
                 stack.extend((f, False) for f in reversed(list(needed)))
                 continue
-            rewritten = collect(
-                (target, Term(t.coeff, tuple(sorted(same.get(f, f) for f in t.factors)))) for t in polynomials[target]
-            )
-            terms = rewritten[0].terms if rewritten else ()
+            terms = polynomials[target]
+            if not _is_collected(terms) or any(same.get(f, f) is not f for t in terms for f in t.factors):
+                rewritten = collect((target, Term(t.coeff, tuple([same.get(f, f) for f in t.factors]))) for t in terms)
+                terms = rewritten[0].terms if rewritten else ()
             is_local = target.operand not in outputs
             alias = _alias(terms, axes.get(target)) if is_local else None
             if alias is not None and axes.get(alias, axes[target]) == axes[target] and alias in axes:
@@ -122,6 +125,11 @@ def merge(kernel: Kernel) -> Kernel:
             visit(equation.target)
     used = {e.target.operand for e in done}
     return replace(kernel, equations=tuple(done), locals=tuple(o for o in kernel.locals if o.name in used))
+
+
+def _is_collected(terms: tuple[Term, ...]) -> bool:
+    """True when the monomials rise strictly and no coefficient is zero: there is nothing to add up."""
+    return all(t.coeff for t in terms) and all(a.factors < b.factors for a, b in pairwise(terms))
 
 
 def _alias(terms: tuple[Term, ...], axes: Axes | None) -> Ref | None:

@@ -73,13 +73,19 @@ def load_model(
     network, config_type = _NETWORKS.get(content.get("model"), (None, None))
     if network is None or config_type is None:
         raise InputError(f"load_model: got a model {content.get('model')!r}; expected one of {', '.join(_NETWORKS)}")
-    model = network(_config(config_type, content["config"], path), backend, dtype=_DTYPES[content["dtype"]])
-    _fill(model, content["state_dict"], path)
+    if content.get("dtype") not in _DTYPES:
+        raise InputError(f"load_model: got weights of {content.get('dtype')!r}; expected {' or '.join(_DTYPES)}")
+    config = _config(config_type, content.get("config"), path)
+    model = network(config, backend, dtype=_DTYPES[content["dtype"]])
+    _fill(model, content.get("state_dict"), path)
     return model.to(device=device, dtype=dtype)
 
 
-def _config(config_type: type[NequIPConfig], text: str, path: str | Path) -> NequIPConfig:
-    values: dict[str, Any] = json.loads(text)
+def _config(config_type: type[NequIPConfig], text: Any, path: str | Path) -> NequIPConfig:
+    try:
+        values: dict[str, Any] = dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"load_model: got settings that are no JSON in {path}: {error}; save the model again") from error
     known = {field.name for field in fields(config_type)}
     if unknown := sorted(values.keys() - known):
         raise InputError(f"load_model: got settings {unknown} in {path}; expected those of {config_type.__name__}")
@@ -87,7 +93,9 @@ def _config(config_type: type[NequIPConfig], text: str, path: str | Path) -> Neq
     return config_type(**arguments)
 
 
-def _fill(model: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
+def _fill(model: nn.Module, state: Any, path: str | Path) -> None:
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise InputError(f"load_model: got no state_dict of tensors in {path}; expected one; save the model again")
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     got = {key: tuple(tensor.shape) for key, tensor in state.items()}
     if wanted != got:

@@ -14,7 +14,7 @@ def safe_norm(v: Tensor, dim: int) -> Tensor:
     square = v.square().sum(dim)
     positive = square > 0
     # both branches must be finite: autograd multiplies the one not taken by zero, and 0 · ∞ is NaN
-    return torch.where(positive, torch.where(positive, square, torch.ones_like(square)).sqrt(), square)
+    return torch.where(positive, torch.where(positive, square, torch.ones_like(square)).sqrt(), torch.zeros_like(square))
 
 
 def irreps_norm(x: Tensor, irreps: Irreps) -> Tensor:

@@ -47,9 +47,13 @@ class BesselBasis(nn.Module):
             self.register_buffer("roots", roots)
 
     def forward(self, r: Tensor) -> Tensor:
-        """Distances (E,) Å -> (E, size) 1/Å; finite and smooth at r = 0."""
-        x = (r / self.cutoff).unsqueeze(-1)
-        return torch.sinc(x * self.roots) * self.roots * (2 * math.pi / self.cutoff**2)
+        """Distances (E,) Å -> (E, size), 1/Å²; finite at r = 0, with gradient zero."""
+        r = r.unsqueeze(-1)
+        k = self.roots * (math.pi / self.cutoff)
+        # torch.sinc would do, were its second derivative at zero not NaN
+        there = r > 0
+        length = torch.where(there, r, torch.ones_like(r))
+        return torch.where(there, torch.sin(length * k) / length, k) * (2 / self.cutoff)
 
 
 class GaussianBasis(nn.Module):

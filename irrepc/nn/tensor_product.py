@@ -69,8 +69,9 @@ class _Group(nn.Module):
         for step in self.steps:
             part = z[:, step.start : step.stop]
             if step.matrix is not None and step.weight is not None:
-                part = part.unflatten(1, (step.components, step.matrix[0]))
-                part = (part @ weight[..., step.weight].unflatten(-1, step.matrix)).flatten(1)
+                part = part.reshape(-1, step.components, step.matrix[0])
+                matrix = weight[..., step.weight]
+                part = (part @ matrix.reshape(*matrix.shape[:-1], *step.matrix)).flatten(1)
             out.append((step.slot, part * step.coefficient if step.coefficient != 1.0 else part))
         return out
 
@@ -176,10 +177,9 @@ class TensorProduct(nn.Module):
 
     def _normalise(self, irrep_normalization: str, path_normalization: str) -> tuple[float, ...]:
         """e3nn's path coefficients, without the √(2l+1) that the kernel holds under "component"."""
-        if irrep_normalization not in ("component", "norm", "none"):
-            raise IrrepsError(f"tensor_product: got irrep_normalization {irrep_normalization!r}; expected component, norm or none")
-        if path_normalization not in ("element", "path", "none"):
-            raise IrrepsError(f"tensor_product: got path_normalization {path_normalization!r}; expected element, path or none")
+        for given, kinds in ((irrep_normalization, ("component", "norm")), (path_normalization, ("element", "path"))):
+            if given not in (*kinds, "none"):
+                raise IrrepsError(f"tensor_product: got normalization {given!r}; expected {', '.join(kinds)} or none")
 
         def fan(i: Instruction) -> int:
             a, b = self.irreps1[i.i1].mul, self.irreps2[i.i2].mul

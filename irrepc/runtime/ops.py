@@ -20,11 +20,11 @@ Runs = tuple[tuple[int, tuple[str, ...]], ...]
 
 
 class Argument(NamedTuple):
-    """An operand as SPEC writes it: name, row axis (None: shared), index, ((components, channel axes), ...)."""
+    """An operand as SPEC writes it: name, row axis (None: shared), gather, ((components, channel axes), ...)."""
 
     name: str
     rows: str | None
-    index: str | None
+    gather: str | None
     runs: Runs
 
 
@@ -103,7 +103,7 @@ def check_operands(
         if t.dtype not in (torch.float32, torch.float64) or t.dtype != first.dtype:
             raise TypeError(f"{name}: got {argument.name} of {t.dtype}; expected float32 or float64, the same for all")
         if t.device != first.device:
-            raise ValueError(f"{name}: got {argument.name} on {t.device}; expected {first.device}, as the first operand")
+            raise ValueError(f"{name}: got {argument.name} on {t.device}; expected {first.device} for all operands")
         if cpu_only and t.device.type != "cpu":
             raise ValueError(
                 f"{name}: got {argument.name} on {t.device}; expected a CPU tensor for this backend; "
@@ -117,7 +117,7 @@ def check_operands(
 
 def _register(module: ModuleType, meaning: ModuleType, name: str, unique: str, forward: Signature) -> tuple[Any, ...]:
     """Define the three operators and chain them."""
-    library = torch.library.Library(NAMESPACE, "FRAGMENT")
+    library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
     _LIBRARIES.append(library)
     orders = [forward, derivative(forward), derivative(derivative(forward))]
     suffixes = ("", "_vjp", "_vjp_vjp")
@@ -140,7 +140,7 @@ def _register(module: ModuleType, meaning: ModuleType, name: str, unique: str, f
     return operators
 
 
-_LIBRARIES: list[torch.library.Library] = []
+_LIBRARIES: list[Any] = []
 """Keeps the registrations alive: a Library that is collected takes its operators with it."""
 
 
@@ -158,7 +158,9 @@ def _split(s: Signature, arguments: Sequence[Any]) -> tuple[Sequence[Any], list[
     return arguments[:n], [flat[3 * i : 3 * i + 3] for i in range(m)], arguments[n + 3 * m :]
 
 
-def _implementation(function: Callable[..., Any], module: ModuleType, s: Signature) -> Callable[..., list[torch.Tensor]]:
+def _implementation(
+    function: Callable[..., Any], module: ModuleType, s: Signature
+) -> Callable[..., list[torch.Tensor]]:
     """The operator on CPU tensors: no copy in, no copy out."""
 
     def run(*arguments: Any) -> list[torch.Tensor]:
@@ -178,7 +180,7 @@ def _fake(s: Signature) -> Callable[..., list[torch.Tensor]]:
         tensors, indices, extents = _split(s, arguments)
         starts = {name: index[2] for name, index in zip(s.indices, indices, strict=True)}
         loop = next(
-            (t.shape[0] for a, t in zip(s.inputs, tensors, strict=True) if a.rows is not None and a.index is None),
+            (t.shape[0] for a, t in zip(s.inputs, tensors, strict=True) if a.rows is not None and a.gather is None),
             indices[0][0].shape[0] if indices else 0,
         )
         out = []
@@ -187,7 +189,7 @@ def _fake(s: Signature) -> Callable[..., list[torch.Tensor]]:
             if a.rows is None:
                 out.append(tensors[0].new_empty((width,)))
             else:
-                out.append(tensors[0].new_empty((loop if a.index is None else starts[a.index].shape[0] - 1, width)))
+                out.append(tensors[0].new_empty((loop if a.gather is None else starts[a.gather].shape[0] - 1, width)))
         return out
 
     return shapes
@@ -209,9 +211,9 @@ def _backward(s: Signature, gradient: Callable[..., Any]) -> Callable[..., tuple
     def backward(ctx: Any, cotangents: Sequence[torch.Tensor | None]) -> tuple[Any, ...]:
         saved = ctx.saved_tensors
         n = len(s.inputs)
-        first = saved[0]
         given = [
-            first.new_zeros(shape) if g is None else g.contiguous() for g, shape in zip(cotangents, ctx.shapes, strict=True)
+            saved[0].new_zeros(shape) if g is None else g.contiguous()
+            for g, shape in zip(cotangents, ctx.shapes, strict=True)
         ]
         gradients = gradient(*saved[:n], *given, *saved[n:], *ctx.extents)
         return (*gradients, *(None for _ in saved[n:]), *(None for _ in ctx.extents))
