@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from irrepc.emit.printer import Constants, assignment, expression, variable
 from irrepc.emit.views import Function, shape, signature, width
+from irrepc.errors import KernelError
 from irrepc.ir.kernel import Axes, Equation, Kernel, Operand, Ref, Term
 
 _LETTERS = "uvwabcdefghijklmnopq"
@@ -74,6 +75,8 @@ class _Broadcast:
         carried = {a for t in e.terms for f in t.factors for a in self.axes[f]}
         text = expression(e.terms, self.constants, variable, lambda f: len(self.axes[f]))
         if carried - set(own):
+            if not all(any(self.axes[f] for f in t.factors) for t in e.terms):
+                raise KernelError(f"torch text: {e.target} sums terms with and without channels; expected one kind")
             text = f"({text}).sum(1, keepdim=True)"
         note = self.operands[e.target.operand].label(e.target.component)
         return assignment(variable(e.target), "=", text, note)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from irrepc.ir.block import Block
 from irrepc.ir.kernel import Axes, Kernel, Operand
 
 
@@ -53,7 +52,8 @@ def count(operand: Operand) -> dict[Axes, int]:
 
 def width(operand: Operand) -> str:
     """The width of a row as code: "9 * u + 4"."""
-    return " + ".join(product_text((str(n), *axes)) for axes, n in count(operand).items()) or "0"
+    terms = (product_text((*(() if n == 1 and axes else (str(n),)), *axes)) for axes, n in count(operand).items())
+    return " + ".join(terms) or "0"
 
 
 def offset(operand: Operand, component: int) -> str:
@@ -85,12 +85,3 @@ def spec(kernel: Kernel) -> str:
         rows = ((o.name, o.rows, o.index, tuple((n, axes) for axes, n in count(o).items())) for o in side)
         sides.append(tuple(rows))
     return repr((*sides, kernel.indices, kernel.channels))
-
-
-def cost_lines(name: str, block: Block) -> tuple[str, ...]:
-    """One line of the banner's cost table for each loop nest of a block."""
-    lines = []
-    for axes, cost in block.cost.items():
-        where = "per row" if not axes else "per row and " + ", ".join(axes)
-        lines.append(f"{name:34} {where:18} {cost.mul:6} {cost.add:6} {cost.load:6} {cost.store:6}")
-    return tuple(lines)

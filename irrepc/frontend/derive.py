@@ -54,7 +54,7 @@ def estimate(recipe: Recipe) -> int:
         case ProductRecipe():
             degree = 3 if recipe.weights != "none" else 2
             terms = sum(
-                _coupling_terms(recipe.left[p.left].irrep.l, recipe.right[p.right].irrep.l, recipe.out[p.out].irrep.l)
+                coupling_terms(recipe.left[p.left].irrep.l, recipe.right[p.right].irrep.l, recipe.out[p.out].irrep.l)
                 for p in recipe.paths
             )
             return terms * (1 + degree + degree * degree)
@@ -66,11 +66,15 @@ def estimate(recipe: Recipe) -> int:
             return 13 * sum(b.irrep.dim for b in recipe.left)
 
 
-def _coupling_terms(l1: int, l2: int, l3: int) -> int:
-    """An upper bound of the non-zero real couplings of a path: |m3| is |m1| + |m2| or ||m1| - |m2||."""
-    return sum(
-        2 if m1 and m2 else 1
-        for m1 in range(-l1, l1 + 1)
-        for m2 in range(-l2, l2 + 1)
-        if abs(abs(m1) - abs(m2)) <= l3
-    )
+def coupling_terms(l1: int, l2: int, l3: int) -> int:
+    """The number of non-zero real couplings of a path, but for accidental zeros.
+
+    With a = |m1| and b = |m2|, |m3| is a + b or |a - b|, and the number of sines (negative m) among the three has the
+    parity of l1 + l2 + l3; so each choice of signs for non-zero a and b gives one entry, and half of them for m3 = 0.
+    """
+    count = 1 - (l1 + l2 + l3) % 2 + 2 * min(l2, l3)  # a = 0
+    for a in range(1, l1 + 1):
+        count += 2 * (a <= l3)  # b = 0
+        count += 4 * max(0, min(l3 - a, l2))  # a + b
+        count += 4 * max(0, min(l2, a + l3) - max(1, a - l3) + 1) - 2 * (a <= l2)  # |a - b|
+    return count

@@ -45,10 +45,14 @@ def load_nequip(path: str | Path, backend: str = "auto", *, dtype: torch.dtype =
 
     Raises InputError for a file that is none, and as `nequip_from`.
     """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"load_nequip: got {path}, which torch cannot read as plain tensors: {error}") from error
+    with open(path, "rb") as file:
+        try:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
+            raise InputError(
+                f"load_nequip: got {path}, which torch cannot read as plain tensors ({type(error).__name__}); expected "
+                "a dict of config and state_dict; save it so, from Python with nequip"
+            ) from error
     if not isinstance(found, dict) or not {"config", "state_dict"} <= found.keys():
         raise InputError(f"load_nequip: got {path} without 'config' and 'state_dict'; expected a dict of both")
     return nequip_from(found["config"], found["state_dict"], backend, dtype=dtype)

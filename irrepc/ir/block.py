@@ -68,38 +68,50 @@ def schedule(kernel: Kernel, limit: int = LOOP_LIMIT) -> Block:
     operands = kernel.operands
     axes = {Ref(o.name, i): a for o in operands.values() for i, a in enumerate(o.components)}
     outputs = {o.name: o for o in kernel.outputs}
-    equations = {e.target: e for e in kernel.equations}
+    registers = {e.target: e for e in kernel.equations if e.target.operand not in outputs}
     order = kernel.channels
-    loops = {e.target: _loop_axes(order, e, axes) for e in kernel.equations}
+    loops = {target: _loop_axes(order, e, axes) for target, e in registers.items()}
     phases: dict[Ref, int] = {}
+    by_phase: dict[int, list[Equation]] = {}
+    partial: set[Ref] = set()
     for e in kernel.equations:
-        phases[e.target] = _phase(e, loops, axes, phases)
-        if e.target.operand not in outputs and axes[e.target] and set(loops[e.target]) - set(axes[e.target]):
-            raise KernelError(
-                f"schedule {kernel.name}: got {e.target}, which keeps some channels and sums others; "
-                "expected all or none"
-            )
+        pieces = _pieces(order, e, axes)
+        if len(pieces) > 1:
+            partial.add(e.target)
+        for piece in pieces:
+            if e.target in registers and piece is not e:
+                raise KernelError(
+                    f"schedule {kernel.name}: got {e.target}, a sum over different channel axes; expected one loop nest"
+                )
+            phase = _phase(_loop_axes(order, piece, axes), piece, loops, axes, phases)
+            by_phase.setdefault(phase, []).append(piece)
+            if e.target in registers:
+                phases[e.target] = phase
+                if axes[e.target] and set(loops[e.target]) - set(axes[e.target]):
+                    raise KernelError(
+                        f"schedule {kernel.name}: got {e.target}, which keeps some channels and sums others; "
+                        "expected all or none"
+                    )
     stages: list[Stage] = []
-    for phase in range(max(phases.values(), default=-1) + 1):
-        here = [e for e in kernel.equations if phases[e.target] == phase]
+    for phase, here in sorted(by_phase.items()):
         if phase % 2 == 0:
             if here:
-                stages.append(_stage(outputs, axes, (), here))
+                stages.append(_stage(outputs, axes, partial, (), here))
             continue
         roots = [e for e in here if e.target.operand in outputs or not axes[e.target]]
         bundle: dict[Ref, Equation] = {}
         nest: Axes = ()
         for root in roots:
-            needed = _closure(root, equations, axes)
-            wider = _ordered(order, {a for r in needed for a in loops[r]})
-            size = sum(len(e.terms) for r, e in {**bundle, **needed}.items())
-            if bundle and (wider != nest or size > limit):
-                stages.append(_stage(outputs, axes, nest, bundle.values()))
+            needed = _closure(root, registers, axes)
+            wider = _ordered(order, {a for e in needed.values() for a in _loop_axes(order, e, axes)})
+            size = sum(len(e.terms) for e in {**bundle, **needed}.values())
+            if bundle and (wider != nest or size > limit or root.target in bundle):
+                stages.append(_stage(outputs, axes, partial, nest, bundle.values()))
                 bundle = {}
             bundle.update({r: e for r, e in needed.items() if r not in bundle})
             nest = wider
         if bundle:
-            stages.append(_stage(outputs, axes, nest, bundle.values()))
+            stages.append(_stage(outputs, axes, partial, nest, bundle.values()))
     return Block(kernel, tuple(stages))
 
 
@@ -145,9 +157,24 @@ def _ordered(order: Axes, names: set[str]) -> Axes:
     return tuple(a for a in order if a in names)
 
 
-def _phase(e: Equation, loops: dict[Ref, Axes], axes: dict[Ref, Axes], phases: dict[Ref, int]) -> int:
+def _pieces(order: Axes, e: Equation, axes: dict[Ref, Axes]) -> list[Equation]:
+    """An equation that sums over channels, cut so that the terms of each piece run over the same loops.
+
+    A term would otherwise be added once for each channel of a loop that it knows nothing of.
+    """
+    groups: dict[Axes, list[Term]] = {}
+    for t in e.terms:
+        groups.setdefault(_loop_axes(order, Equation(e.target, (t,)), axes), []).append(t)
+    if len(groups) == 1 or all(set(nest) == set(axes[e.target]) for nest in groups):
+        return [e]
+    return [Equation(e.target, tuple(terms)) for terms in groups.values()]
+
+
+def _phase(
+    nest: Axes, e: Equation, loops: dict[Ref, Axes], axes: dict[Ref, Axes], phases: dict[Ref, int]
+) -> int:
     """Even phases are scalar code, odd phases loops; a value is used no earlier than it is complete."""
-    looped = bool(loops[e.target])
+    looped = bool(nest)
     phase = 1 if looped else 0
     for f in {f for t in e.terms for f in t.factors if f in phases}:
         before = phases[f]
@@ -160,29 +187,33 @@ def _phase(e: Equation, loops: dict[Ref, Axes], axes: dict[Ref, Axes], phases: d
     return phase
 
 
-def _closure(root: Equation, equations: dict[Ref, Equation], axes: dict[Ref, Axes]) -> dict[Ref, Equation]:
+def _closure(root: Equation, registers: dict[Ref, Equation], axes: dict[Ref, Axes]) -> dict[Ref, Equation]:
     """The root and every register with channels that it needs, definitions first."""
     out: dict[Ref, Equation] = {}
 
     def visit(e: Equation) -> None:
         for t in e.terms:
             for f in t.factors:
-                if f in equations and axes[f] and f not in out:
-                    visit(equations[f])
+                if f in registers and axes[f] and f not in out:
+                    visit(registers[f])
         out[e.target] = e
 
     visit(root)
     return out
 
 
-def _stage(outputs: dict[str, Operand], axes: dict[Ref, Axes], nest: Axes, equations: Iterable[Equation]) -> Stage:
-    return Stage(nest, tuple(_statement(outputs, axes, e, nest) for e in equations))
+def _stage(
+    outputs: dict[str, Operand], axes: dict[Ref, Axes], partial: set[Ref], nest: Axes, equations: Iterable[Equation]
+) -> Stage:
+    return Stage(nest, tuple(_statement(outputs, axes, partial, e, nest) for e in equations))
 
 
-def _statement(outputs: dict[str, Operand], axes: dict[Ref, Axes], e: Equation, nest: Axes) -> Statement:
+def _statement(
+    outputs: dict[str, Operand], axes: dict[Ref, Axes], partial: set[Ref], e: Equation, nest: Axes
+) -> Statement:
     own = axes[e.target]
     operand = outputs.get(e.target.operand)
     if operand is not None:
-        whole = operand.rows is not None and operand.index is None and set(nest) == set(own)
+        whole = operand.rows is not None and operand.index is None and set(nest) == set(own) and e.target not in partial
         return Statement("store" if whole else "add", e.target, e.terms)
     return Statement("sum" if nest and not own else "let", e.target, e.terms)

@@ -179,14 +179,18 @@ def _is_plain(scalars: Polynomial) -> bool:
 
 
 def _sum_once(draft: _Draft, sums: dict[Monomial, list[tuple[Ref, Monomial, Surd]]]) -> None:
-    """Sum the channel monomials that are used alike into one local; its users become sums of scalars."""
-    alike: dict[tuple[tuple[Ref, Monomial, Surd], ...], Polynomial] = {}
+    """Sum the channel monomials that run over the same axes and are used alike into one local.
+
+    Its users become sums of scalars.
+    """
+    alike: dict[tuple[frozenset[str], tuple[tuple[Ref, Monomial, Surd], ...]], Polynomial] = {}
     for monomial, uses in sums.items():
         uses = sorted(uses, key=lambda u: (u[0], u[1]))
         negative = uses[0][2].sign < 0
         key = tuple((t, s, -c) for t, s, c in uses) if negative else tuple(uses)
-        alike.setdefault(key, {})[monomial] = -ONE if negative else ONE
-    for uses_key, polynomial in alike.items():
+        axes = frozenset(draft.axes_of(monomial))
+        alike.setdefault((axes, key), {})[monomial] = -ONE if negative else ONE
+    for (_, uses_key), polynomial in alike.items():
         label = " · ".join(filter(None, (_label(draft, f) for f in next(iter(polynomial)))))
         ref, sign = draft.local(polynomial, (), f"summed over channels: {label}" if label else "summed over channels")
         for target, scalars, coeff in uses_key:

@@ -60,13 +60,14 @@ def load_model(
 
     Raises FileNotFoundError, or InputError for a file that is damaged, of another kind, or from another version.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise InputError(
-            f"load_model: got {path}, which torch cannot read as plain tensors ({type(error).__name__}); expected "
-            "a file of save_model; copy it again, or save the model again"
-        ) from error
+    with open(path, "rb") as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
+            raise InputError(
+                f"load_model: got {path}, which torch cannot read as plain tensors ({type(error).__name__}); expected "
+                "a file of save_model; copy it again, or save the model again"
+            ) from error
     kind = content.get("format") if isinstance(content, dict) else type(content).__name__
     if kind != _FORMAT:
         raise InputError(f"load_model: got {path} of format {kind!r}; expected {_FORMAT!r}, as save_model writes it")

@@ -192,8 +192,8 @@ class NequIP(nn.Module):
         self.to(dtype)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.normal_(generator=generator)
+            for parameter in self.parameters():  # drawn in float64, so that a seed means the same in every dtype
+                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
 
     def forward(self, graph: Graph) -> Tensor:
         """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights."""

@@ -90,7 +90,7 @@ class Trap:
 def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"format": Trap()}, "trap.pt")
-    Path("plain.pt").write_bytes(pickle.dumps(Trap()))
+    Path("plain.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
     for name in ("trap.pt", "plain.pt"):
         with pytest.raises(InputError, match="cannot read"):
             load_model(name)

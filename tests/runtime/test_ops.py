@@ -1,0 +1,177 @@
+"""The operator chain: torch's own checks, three derivatives, compile, export, threads, forks, bad operands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+from irrepc.nn.convolution import Convolution
+from irrepc.nn.graph import Index, index_of
+from irrepc.nn.harmonics import SphericalHarmonics
+from irrepc.runtime.load import load
+from tests.kernels import RECIPES
+
+NODES, EDGES, CHANNELS = 5, 11, 2
+
+
+def operands(
+    dtype: torch.dtype = torch.float64, edges: int = EDGES, channels: int = CHANNELS
+) -> tuple[list[torch.Tensor], list[Index]]:
+    """x, y, w of the small convolution and its two indices, unsorted, with one isolated node."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(NODES, 4 * channels), (edges, 4), (edges, 6 * channels)]
+    tensors = [torch.randn(*s, dtype=dtype, generator=generator, requires_grad=True) for s in shapes]
+    rows = [torch.randint(0, NODES - 1, (edges,), generator=generator) for _ in range(2)]
+    return tensors, [index_of(r, NODES) for r in rows]
+
+
+def function(backend: str) -> tuple[Callable[..., Any], list[torch.Tensor], list[Index]]:
+    """The convolution as a function of x, y, w alone."""
+    kernel = load(RECIPES["convolution"], backend)
+    tensors, indices = operands()
+    return (lambda *t: kernel(*t, *indices, CHANNELS)), tensors, indices
+
+
+def largest(a: torch.Tensor, b: torch.Tensor) -> float:
+    """max |a - b|."""
+    return float((a - b).detach().abs().max())
+
+
+def test_gradcheck_and_gradgradcheck() -> None:
+    tensors, indices = operands(edges=4, channels=1)
+    kernel = load(RECIPES["convolution"], "numba")
+
+    def f(*t: torch.Tensor) -> Any:
+        return kernel(*t, *indices, 1)
+
+    assert torch.autograd.gradcheck(f, tensors)
+    assert torch.autograd.gradgradcheck(f, tensors)
+
+
+def test_opcheck_of_all_three_orders() -> None:
+    kernel: Any = load(RECIPES["convolution"], "numba")
+    tensors, indices = operands(edges=4, channels=1)
+    rest = [*(t for index in indices for t in index), 1]
+    out = kernel(*tensors, *indices, 1)
+    g = torch.randn_like(out).requires_grad_()
+    directions = [torch.randn_like(t).requires_grad_() for t in tensors]
+    for operator, inputs in zip(
+        kernel.operators, (tensors, [*tensors, g], [*tensors, g, *directions]), strict=True
+    ):
+        result = torch.library.opcheck(operator, (*inputs, *rest))
+        assert set(result.values()) == {"SUCCESS"}
+
+
+def test_third_derivatives_go_through_the_torch_text() -> None:
+    """y enters twice, directly and through x, so a wrong total derivative would show."""
+
+    def third(kernel: Callable[..., Any]) -> torch.Tensor:
+        (x, y, w), indices = operands()
+        x = x * y.sum()
+        e = (kernel(x, y**2, w, *indices, CHANNELS) ** 3).sum()
+        (g1,) = torch.autograd.grad(e, y, create_graph=True)
+        (g2,) = torch.autograd.grad((g1**2).sum(), y, create_graph=True)
+        return torch.autograd.grad((g2**2).sum(), y)[0]
+
+    a, b = third(load(RECIPES["convolution"], "numba")), third(load(RECIPES["convolution"], "torch"))
+    assert largest(a, b) < 1e-12 * float(b.abs().max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_compiles_whole_forward_and_backward(backend: str) -> None:
+    f, tensors, _ = function(backend)
+    compiled = torch.compile(f, fullgraph=True)
+    expected = torch.autograd.grad((f(*tensors) ** 2).sum(), tensors)
+    got = torch.autograd.grad((compiled(*tensors) ** 2).sum(), tensors)
+    for a, b in zip(got, expected, strict=True):
+        assert largest(a, b) < 1e-12 * max(1.0, float(b.abs().max()))
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_a_layer_exports(backend: str) -> None:
+    layer = Convolution("2x0e+2x1o", "1x0e+1x1o", backend=backend)
+    tensors, indices = operands(torch.float32)
+    plain = tuple(t.detach() for t in tensors)
+    program = torch.export.export(layer, (*plain, *indices))
+    assert largest(program.module()(*plain, *indices), layer(*plain, *indices)) == 0
+
+
+@pytest.mark.parametrize("edges", [0, 1])
+def test_graphs_without_edges(edges: int) -> None:
+    tensors, indices = operands(edges=edges)
+    results = []
+    for backend in ("torch", "numba"):
+        o = load(RECIPES["convolution"], backend)(*tensors, *indices, CHANNELS)
+        results.append([o, *torch.autograd.grad((o**2).sum(), tensors)])
+    for a, b in zip(*results, strict=True):
+        assert a.shape == b.shape
+        assert torch.equal(a, b) or largest(a, b) < 1e-13
+
+
+def test_strided_operands_give_the_same() -> None:
+    for backend in ("torch", "numba"):
+        kernel = load(RECIPES["convolution"], backend)
+        (x, y, w), indices = operands()
+        wide = torch.stack((x, x), 2).flatten(1)[:, ::2]
+        assert not wide.is_contiguous()
+        assert largest(kernel(wide, y, w, *indices, CHANNELS), kernel(x, y, w, *indices, CHANNELS)) == 0
+
+
+def test_bad_operands_are_named() -> None:
+    for backend in ("torch", "numba"):
+        kernel = load(RECIPES["convolution"], backend)
+        (x, y, w), indices = operands()
+        with pytest.raises(TypeError, match=r"got y of torch\.float32; expected float32 or float64, the same for all"):
+            kernel(x, y.float(), w, *indices, CHANNELS)
+        with pytest.raises(TypeError, match=r"got x of torch\.int64"):
+            kernel(x.long(), y, w, *indices, CHANNELS)
+        with pytest.raises(ValueError, match=r"got w of shape \(11, 11\); expected \(edge, 12\)"):
+            kernel(x, y, w[:, :-1], *indices, CHANNELS)
+        with pytest.raises(ValueError, match="on meta; expected cpu for all operands"):
+            kernel(x, y.to("meta"), w, *indices, CHANNELS)
+    with pytest.raises(ValueError, match="expected a CPU tensor for this backend; choose backend='torch'"):
+        load(RECIPES["product"], "numba")(torch.zeros(1, 3, device="meta"), torch.zeros(1, 5, device="meta"), 1)
+
+
+def test_the_result_does_not_depend_on_threads() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = Convolution("2x0e+2x1o", "1x0e+1x1o", backend="numba")
+    x, y, w = (torch.randn(*s, generator=generator, requires_grad=True) for s in ((50, 8), (999, 4), (999, 12)))
+    rows = [index_of(torch.randint(0, 50, (999,), generator=generator), 50) for _ in range(2)]
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        o = layer(x, y, w, *rows)
+        results.append([o, *torch.autograd.grad((o**2).sum(), (x, y, w))])
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_several_python_threads_may_call_at_once() -> None:
+    layer = SphericalHarmonics(2, backend="numba")
+    r = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    expected = layer(r)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(expected, y) for y in pool.map(layer, [r] * 32))
+
+
+def test_works_after_fork() -> None:
+    """A DataLoader's worker is a fork of a process that has already run kernels on several threads."""
+    layer = SphericalHarmonics(2, backend="numba")
+    r = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    expected = layer(r)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(layer(r), expected) else 1)
+    torch.set_num_threads(before)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
