@@ -1,4 +1,6 @@
-"""ModelChecks: the physics and the manners that every network must keep; a test class inherits it and says how to build.
+"""ModelChecks: the physics and the manners that every network must keep.
+
+A test class inherits it and says how the network is built:
 
     class TestNequIP(ModelChecks):
         @classmethod
@@ -135,9 +137,7 @@ class ModelChecks:
 
     def difference(self, energy: Callable[[float], float], step: float) -> float:
         """dE/dt at 0 by central differences of fourth order."""
-        return float(
-            (8 * (energy(step) - energy(-step)) - (energy(2 * step) - energy(-2 * step))) / (12 * step)
-        )
+        return float((8 * (energy(step) - energy(-step)) - (energy(2 * step) - energy(-2 * step))) / (12 * step))
 
     def test_forces_are_minus_the_gradient(self, model: Any, atoms: Atoms) -> None:
         forces = self.predict(model, atoms).forces

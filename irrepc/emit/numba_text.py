@@ -63,7 +63,7 @@ def _part(block: Block, number: int) -> Part:
     first = kernel.inputs[0].name
     allocate = [f"cuts = {plan}"]
     for o in kernel.outputs:
-        size = f"cuts.size - 1, {width(o)}" if shared else f"{rows}, {width(o)}"
+        size = f"len(cuts) - 1, {width(o)}" if shared else f"{rows}, {width(o)}"
         allocate.append(f"{o.name} = np.{'zeros' if shared else 'empty'}(({size}), {first}.dtype)")
     runner = "_run_partial" if shared else "_run"
     body = tuple(writer.rows(gathers))

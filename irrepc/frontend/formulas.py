@@ -66,14 +66,19 @@ def harmonic_expression(l: int, m: int, normalization: str = "component") -> sym
 
 
 def _factored(polynomial: sympy.Expr) -> sympy.Expr:
-    """The factors over the integers, the sign inside one of them where that is possible."""
+    """The factors over the integers; a sign in front goes into the factor with most negative terms, if any."""
     import sympy
 
     coeff, factors = sympy.factor_list(polynomial)
-    sums = [i for i, (base, power) in enumerate(factors) if base.is_Add and power % 2]
-    if coeff < 0 and sums:
-        base, power = factors[sums[-1]]
-        coeff, factors[sums[-1]] = -coeff, (-base, power)
+    negatives = [
+        sum(bool(term.could_extract_minus_sign()) for term in base.args) if base.is_Add and power % 2 else 0
+        for base, power in factors
+    ]
+    most = max(negatives, default=0)
+    if coeff < 0 and most:
+        i = negatives.index(most)
+        base, power = factors[i]
+        coeff, factors[i] = -coeff, (-base, power)
     return sympy.Mul(coeff, *(base**power for base, power in factors))
 
 
@@ -93,12 +98,15 @@ def wigner_d_expression(l: int) -> sympy.ImmutableMatrix:
     import sympy
 
     names = symbols("w x y z")
-    _, *variables = sympy.ring(names, sympy.ZZ)
-    w, x, y, z = variables
-    rows = wigner_d_parts(l, (w, x, y, z))
-    return sympy.ImmutableMatrix(
-        [[surd_expression(root) * _factored(value.as_expr(*names)) for root, value in row] for row in rows]
-    )
+    _, w, x, y, z = sympy.ring(names, sympy.ZZ)
+    rows = []
+    for row in wigner_d_parts(l, (w, x, y, z)):
+        rows.append([])
+        for root, value in row:
+            # Not factored: that takes seconds at l = 3 and finds little.
+            content, polynomial = value.primitive()
+            rows[-1].append(surd_expression(root * int(content)) * polynomial.as_expr(*names))
+    return sympy.ImmutableMatrix(rows)
 
 
 def show(text: str, latex: bool = False) -> str:

@@ -40,7 +40,7 @@ class Rotations:
 def draw_rotations(kernel: Kernel, lmax: int, seed: int = 0) -> Rotations:
     """Run the kernel exactly at two random integer quaternions and at their product."""
     draw = Random(seed)
-    first, second = ((a, b, c, d) for a, b, c, d in (_draw(draw, 4) for _ in range(2)))
+    first, second = _quaternion(draw), _quaternion(draw)
     quaternions = (first, second, quaternion_product(first, second))
     rows = interpret(kernel, {"q": [list(q) for q in quaternions]})["D"]
     one, two, both = (_blocks(row, lmax) for row in rows)
@@ -103,9 +103,9 @@ def prove_equivariance(rotations: Rotations, harmonics_kernel: Kernel, seed: int
     name = "equivariance"
     draw = Random(seed)
     points, turned = [], []
-    for q in rotations.quaternions:
+    for q in rotations.quaternions[:2]:
         size = sum(v * v for v in q)
-        point = _draw(draw, 3)
+        point = [_number(draw) for _ in range(3)]
         # Y(|q|²·R·r) = |q|^2l·Y(R·r), the factor that the homogeneous D carries too.
         turned.append([int(size * sum(a * b for a, b in zip(row, point, strict=True))) for row in rotation_matrix(q)])
         points.append(point)
@@ -136,9 +136,14 @@ def quaternion_product(p: Quaternion, q: Quaternion) -> Quaternion:
     )
 
 
-def _draw(draw: Random, count: int) -> list[int]:
-    """Non-zero integers, so that no drawn quaternion or point is special."""
-    return [draw.randrange(1, 1 << 15) * draw.choice((-1, 1)) for _ in range(count)]
+def _quaternion(draw: Random) -> Quaternion:
+    w, x, y, z = (_number(draw) for _ in range(4))
+    return w, x, y, z
+
+
+def _number(draw: Random) -> int:
+    """One of 2^16 non-zero integers, so that no drawn quaternion or point is special."""
+    return draw.randrange(1, 1 + (1 << 15)) * draw.choice((-1, 1))
 
 
 def _blocks(row: Sequence[Surd | int], lmax: int) -> tuple[Block, ...]:

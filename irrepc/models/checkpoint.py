@@ -86,7 +86,9 @@ def _config(config_type: type[NequIPConfig], text: Any, path: str | Path) -> Neq
     try:
         values: dict[str, Any] = dict(json.loads(text))
     except (TypeError, ValueError) as error:
-        raise InputError(f"load_model: got settings that are no JSON in {path}: {error}; save the model again") from error
+        raise InputError(
+            f"load_model: got settings that are no JSON in {path}: {error}; save the model again"
+        ) from error
     known = {field.name for field in fields(config_type)}
     if unknown := sorted(values.keys() - known):
         raise InputError(f"load_model: got settings {unknown} in {path}; expected those of {config_type.__name__}")

@@ -18,16 +18,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.gate import Gate
 from irrepc.nn.graph import Graph, InputError, edge_vectors
 from irrepc.nn.harmonics import SphericalHarmonics
-from irrepc.nn.linear import Linear
+from irrepc.nn.linear import Linear, SpeciesLinear
 from irrepc.nn.norm import safe_norm
 from irrepc.nn.radial import BesselBasis, ScalarMLP, polynomial_cutoff
-from irrepc.nn.tensor_product import FullyConnectedTensorProduct
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +117,22 @@ class Interaction(nn.Module):
         widths = (config.bessels, *(config.radial_width,) * config.radial_depth, self.convolution.weight_numel)
         self.radial = ScalarMLP(widths)
         self.linear_2 = Linear(self.convolution.irreps_out, self.gate.irreps_in)
-        self.self_connection = (
-            None
-            if first
-            else FullyConnectedTensorProduct(
-                irreps_in, Irreps.of(f"{config.embedding}x0e"), self.gate.irreps_in, backend=backend
-            )
-        )
+        self.self_connection = None if first else SpeciesLinear(irreps_in, self.gate.irreps_in, config.embedding)
         self.normalisation = 1.0 / math.sqrt(config.avg_num_neighbors)
         self.irreps_out = self.gate.irreps_out
 
-    def forward(self, x: Tensor, attributes: Tensor, radial: Tensor, harmonics: Tensor, graph: Graph) -> Tensor:
-        """x (N, irreps_in.dim), attributes (N, F), radial (E, bessels), harmonics (E, Σ 2l+1) -> (N, irreps_out.dim)"""
+    def forward(
+        self, x: Tensor, embedding: Tensor, one_hot: Tensor, radial: Tensor, harmonics: Tensor, graph: Graph
+    ) -> Tensor:
+        """x (N, irreps_in.dim) -> (N, irreps_out.dim).
+
+        embedding (species, F), one_hot (N, species), radial (E, bessels), harmonics (E, (lmax + 1)²).
+        """
         h = self.linear_1(x) * self.normalisation
         m = self.convolution(h, harmonics, self.radial(radial), graph.senders, graph.receivers)
         y: Tensor = self.linear_2(m)
         if self.self_connection is not None:
-            y = y + self.self_connection(x, attributes)
+            y = y + self.self_connection(x, embedding, one_hot)
         out: Tensor = self.gate(y)
         return out
 
@@ -201,10 +200,11 @@ class NequIP(nn.Module):
         r = safe_norm(vectors, -1)
         radial = self.basis(r) * polynomial_cutoff(r / self.cutoff, self.config.cutoff_power).unsqueeze(-1)
         harmonics = self.harmonics(vectors)
-        attributes = self.embedding(graph.species)
-        x = attributes
+        embedding = self.embedding.weight
+        one_hot = F.one_hot(graph.species, len(self.species)).to(embedding.dtype)
+        x = one_hot @ embedding
         for layer in self.layers:
-            x = layer(x, attributes, radial, harmonics, graph)
+            x = layer(x, embedding, one_hot, radial, harmonics, graph)
         energies: Tensor = self.scale_shift(self.readout(x).squeeze(-1), graph.species)
         return energies
 

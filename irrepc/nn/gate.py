@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.errors import IrrepsError
-from irrepc.nn.graph import InputError
+from irrepc.nn.linear import check_width, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +45,6 @@ ACTIVATIONS = {
 }
 
 
-class _Part(NamedTuple):
-    """Some channels of an input block, seen as (rows, components, width of the block)[:, :, first:last]."""
-
-    start: int
-    stop: int
-    components: int
-    width: int
-    first: int
-    last: int
-
-    def read(self, x: Tensor) -> Tensor:
-        """(rows, components, channels)."""
-        whole = x[:, self.start : self.stop].reshape(x.shape[0], self.components, self.width)
-        return whole[:, :, self.first : self.last]
-
-
 class Gate(nn.Module):
     """φ(scalars) ⊕ ψ(gates) · gated, as e3nn's Gate, in our layout.
 
@@ -90,32 +74,40 @@ class Gate(nn.Module):
         activated = _activated("scalars", scalars, scalar_activations)
         opened = _activated("gates", gates, gate_activations).simplify()
         self._activations = tuple(ACTIVATIONS[name] for name in (*scalar_activations, *gate_activations))
+        pieces = _pieces(tuple(gated), tuple(opened))
+        self.irreps_out = activated + Irreps(tuple(after for _, after in pieces))
 
-        blocks = (*scalars, *gates, *gated)
-        self.irreps_in, parts = _sorted_parts(blocks)
-        self._width = self.irreps_in.dim
-        degree_zero = len(scalars) + len(gates)
-        self._scalars, self._gates = parts[: len(scalars)], parts[len(scalars) : degree_zero]
-        pieces = _pieces(tuple(gated), tuple(opened), parts[degree_zero:])
-        self._gated = tuple((part, first) for part, first, _ in pieces)
-        self.irreps_out = activated + Irreps(tuple(block for _, _, block in pieces))
+        # the input's blocks, cut into the pieces of the three kinds: in sorted order, and where each piece then lies
+        parts = (*scalars, *gates, *(before for before, _ in pieces))
+        ordered, order = Irreps(parts).sort()
+        self.irreps_in = ordered.simplify()
+        self._widths = tuple(b.dim for b in self.irreps_in)
+        self._blocks = tuple((b.irrep.dim, b.mul) for b in self.irreps_in)
+        self._cuts = tuple(tuple(p.mul for p in ordered if p.mul and p.irrep == b.irrep) for b in self.irreps_in)
+        places = {k: place for place, k in enumerate(k for k in order if parts[k].mul)}
+        self._scalars = tuple(places.get(k) for k in range(len(scalars)))
+        self._gates = tuple(places.get(k) for k in range(len(scalars), len(scalars) + len(gates)))
+        self._gated = tuple(places[k] for k in range(len(scalars) + len(gates), len(parts)))
+        self._gate_cuts = tuple(before.mul for before, _ in pieces)
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, irreps_in.dim) -> (rows, irreps_out.dim), both ir_mul."""
         rows = x.shape[0]
-        if x.shape[1:] != (self._width,):
-            raise InputError(f"Gate: got shape {tuple(x.shape)}; expected (rows, {self._width}) of {self.irreps_in}")
+        check_width("Gate", x, self.irreps_in)
+        pieces: list[Tensor] = []
+        for block, shape, cuts in zip(x.split_with_sizes(self._widths, 1), self._blocks, self._cuts, strict=True):
+            pieces += block.unflatten(1, shape).split_with_sizes(cuts, 2)
         values = [
-            activation(part.read(x)[:, 0])
-            for activation, part in zip(self._activations, (*self._scalars, *self._gates), strict=True)
+            activation(pieces[place][:, 0])
+            for activation, place in zip(self._activations, (*self._scalars, *self._gates), strict=True)
+            if place is not None
         ]
-        out, gates = values[: len(self._scalars)], values[len(self._scalars) :]
+        count = sum(place is not None for place in self._scalars)
+        out = values[:count]
         if self._gated:
-            gate = gates[0] if len(gates) == 1 else torch.cat(gates, 1)
-            for part, first in self._gated:
-                features = part.read(x)
-                product = features * gate[:, None, first : first + features.shape[2]]
-                out.append(product.reshape(rows, part.components * features.shape[2]))
+            gates = joined(values[count:], 1).split_with_sizes(self._gate_cuts, 1)
+            for place, gate in zip(self._gated, gates, strict=True):
+                out.append((pieces[place] * gate.unsqueeze(1)).flatten(1))
         return torch.cat(out, 1) if out else x.new_zeros(rows, 0)
 
     def extra_repr(self) -> str:
@@ -143,38 +135,14 @@ def _activated(what: str, irreps: Irreps, names: Sequence[str]) -> Irreps:
     return Irreps(tuple(out))
 
 
-def _sorted_parts(blocks: tuple[Block, ...]) -> tuple[Irreps, tuple[_Part, ...]]:
-    """Sorted, simplified irreps of the blocks, and where each block's channels went."""
-    ordered, order = Irreps(blocks).sort()
-    whole = ordered.simplify()
-    places = {block.irrep: where for block, where in zip(whole, whole.slices(), strict=True)}
-    used = dict.fromkeys(places, 0)
-    parts: dict[int, _Part] = {}
-    for k in order:
-        block = blocks[k]
-        if not block.mul:
-            parts[k] = _Part(0, 0, block.irrep.dim, 0, 0, 0)
-            continue
-        where, first = places[block.irrep], used[block.irrep]
-        width = (where.stop - where.start) // block.irrep.dim
-        parts[k] = _Part(where.start, where.stop, block.irrep.dim, width, first, first + block.mul)
-        used[block.irrep] += block.mul
-    return whole, tuple(parts[k] for k in range(len(blocks)))
-
-
-def _pieces(
-    gated: tuple[Block, ...], gates: tuple[Block, ...], parts: tuple[_Part, ...]
-) -> list[tuple[_Part, int, Block]]:
-    """Gated blocks cut where the parity of their gates changes: the part, its first gate, its irrep after the gate."""
-    ends = [sum(b.mul for b in gates[: k + 1]) for k in range(len(gates))]
-    pieces, gate, run = [], 0, 0
-    for block, part in zip(gated, parts, strict=True):
-        first = part.first
-        while first < part.last:
-            while ends[run] <= gate:
-                run += 1
-            last = min(part.last, first + ends[run] - gate)
-            irrep = Irrep(block.irrep.l, block.irrep.p * gates[run].irrep.p)
-            pieces.append((part._replace(first=first, last=last), gate, Block(last - first, irrep)))
-            gate, first = gate + last - first, last
+def _pieces(gated: tuple[Block, ...], gates: tuple[Block, ...]) -> list[tuple[Block, Block]]:
+    """Gated blocks, cut where the parity of their gates changes: each piece before and after its gates."""
+    signs = [block.irrep.p for block in gates for _ in range(block.mul)]
+    pieces, gate = [], 0
+    for block in gated:
+        for p, run in groupby(signs[gate : gate + block.mul]):
+            mul = len(list(run))
+            after = Irrep(block.irrep.l, block.irrep.p * p)
+            pieces.append((Block(mul, block.irrep), Block(mul, after)))
+        gate += block.mul
     return pieces

@@ -1,8 +1,9 @@
-"""Linear: the equivariant linear map, one dense matrix for each pair of equal irreps."""
+"""Linear and SpeciesLinear: equivariant linear maps, one dense matrix for each pair of equal irreps."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,23 +13,15 @@ from irrepc.algebra.irreps import Irreps
 from irrepc.nn.graph import InputError
 
 
-class _Source(NamedTuple):
-    """An input block that feeds an output block: where it lies in the row, and its matrix in the flat weight."""
-
-    start: int
-    stop: int
-    mul: int
-    weight: int
-
-
 class _Target(NamedTuple):
-    """An output block; bias is its place in the flat bias, or -1."""
+    """An output block, the numbers of the input blocks and of the matrices that feed it, and its place in the bias."""
 
     components: int
     mul: int
     scale: float
-    sources: tuple[_Source, ...]
-    bias: int
+    blocks: tuple[int, ...]
+    matrices: tuple[int, ...]
+    bias: int | None
 
 
 class Linear(nn.Module):
@@ -53,30 +46,33 @@ class Linear(nn.Module):
     ) -> None:
         super().__init__()
         self.irreps_in, self.irreps_out = Irreps.of(irreps_in), Irreps.of(irreps_out)
-        self._width = self.irreps_in.dim
-        self._targets, self.weight_numel, biases = _plan(self.irreps_in, self.irreps_out, bias)
+        self._targets, self._shapes, self._biases = _plan(self.irreps_in, self.irreps_out)
+        self._widths = tuple(b.dim for b in self.irreps_in)
+        self._sizes = tuple(n * m for n, m in self._shapes)
+        self.weight_numel = sum(self._sizes)
         self.weight = nn.Parameter(torch.randn(self.weight_numel, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros(biases, dtype=dtype)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(sum(self._biases), dtype=dtype)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, irreps_in.dim) -> (rows, irreps_out.dim), both ir_mul."""
         rows = x.shape[0]
-        if x.shape[1:] != (self._width,):
-            raise InputError(f"Linear: got shape {tuple(x.shape)}; expected (rows, {self._width}) of {self.irreps_in}")
+        check_width("Linear", x, self.irreps_in)
+        # split, not slices: its backward writes each gradient once, that of a slice fills the whole row with zeros
+        blocks = x.split_with_sizes(self._widths, 1)
+        matrices = [
+            w.view(shape) for w, shape in zip(self.weight.split_with_sizes(self._sizes), self._shapes, strict=True)
+        ]
+        biases = () if self.bias is None else self.bias.split_with_sizes(self._biases)
         out = []
         for target in self._targets:
-            if not target.sources:
+            if not target.blocks:
                 out.append(x.new_zeros(rows, target.components * target.mul))
                 continue
-            parts = [x[:, s.start : s.stop].reshape(rows, target.components, s.mul) for s in target.sources]
-            matrices = [
-                self.weight[s.weight : s.weight + s.mul * target.mul].view(s.mul, target.mul) for s in target.sources
-            ]
-            features = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-            matrix = matrices[0] if len(matrices) == 1 else torch.cat(matrices)
-            y = features.reshape(rows * target.components, matrix.shape[0]) @ (matrix * target.scale)
-            if self.bias is not None and target.bias >= 0:
-                y = y + self.bias[target.bias : target.bias + target.mul]
+            features = joined([blocks[k].unflatten(1, (target.components, -1)) for k in target.blocks], 2)
+            matrix = joined([matrices[k] for k in target.matrices], 0) * target.scale
+            y = features.reshape(rows * target.components, matrix.shape[0]) @ matrix
+            if target.bias is not None and biases:
+                y = y + biases[target.bias]
             out.append(y.view(rows, target.components * target.mul))
         return torch.cat(out, 1) if out else x.new_zeros(rows, 0)
 
@@ -85,19 +81,88 @@ class Linear(nn.Module):
         return f"{self.irreps_in} -> {self.irreps_out}, {self.weight_numel} weights"
 
 
-def _plan(irreps_in: Irreps, irreps_out: Irreps, bias: bool) -> tuple[tuple[_Target, ...], int, int]:
-    sources: list[list[_Source]] = [[] for _ in irreps_out]
-    offset = biases = 0
-    for block, where in zip(irreps_in, irreps_in.slices(), strict=True):
-        for k, target in enumerate(irreps_out):
-            if block.irrep == target.irrep and block.mul and target.mul:
-                sources[k].append(_Source(where.start, where.stop, block.mul, offset))
-                offset += block.mul * target.mul
+class SpeciesLinear(nn.Module):
+    """y_v = Σ_uf W_ufv x_u a_f / √(fan_in · F): a linear map for each species, made from its embedding a.
+
+    Equal to e3nn's FullyConnectedTensorProduct(irreps_in, Fx0e, irreps_out) of x and a[species], with the same weights,
+    but the matrices Σ_f W_ufv a_f are made once for each species, not once for each atom.
+
+    weight  flat, for each input block, for each output block of the same irrep, an array (mul_in, F, mul_out)
+    """
+
+    def __init__(
+        self, irreps_in: Irreps | str, irreps_out: Irreps | str, features: int, *, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.irreps_in, self.irreps_out, self.features = Irreps.of(irreps_in), Irreps.of(irreps_out), features
+        self._targets, self._shapes, _ = _plan(self.irreps_in, self.irreps_out)
+        self._widths = tuple(b.dim for b in self.irreps_in)
+        self._sizes = tuple(n * features * m for n, m in self._shapes)
+        self.weight_numel = sum(self._sizes)
+        self.weight = nn.Parameter(torch.randn(self.weight_numel, dtype=dtype))
+
+    def forward(self, x: Tensor, embedding: Tensor, one_hot: Tensor) -> Tensor:
+        """x (rows, irreps_in.dim), embedding a (species, F), one_hot (rows, species) -> (rows, irreps_out.dim)."""
+        rows = x.shape[0]
+        check_width("SpeciesLinear", x, self.irreps_in)
+        blocks = x.split_with_sizes(self._widths, 1)
+        cubes = [
+            torch.einsum("tf,ufv->tuv", embedding, w.view(n, self.features, m))
+            for w, (n, m) in zip(self.weight.split_with_sizes(self._sizes), self._shapes, strict=True)
+        ]
+        out = []
+        for target in self._targets:
+            if not target.blocks:
+                out.append(x.new_zeros(rows, target.components * target.mul))
+                continue
+            features = joined([blocks[k].unflatten(1, (target.components, -1)) for k in target.blocks], 2)
+            matrix = joined([cubes[k] for k in target.matrices], 1).flatten(0, 1)
+            by_species = one_hot[:, None, :, None] * features.unsqueeze(2)
+            y = by_species.reshape(rows * target.components, matrix.shape[0])
+            y = y @ (matrix * (target.scale / math.sqrt(self.features)))
+            out.append(y.view(rows, target.components * target.mul))
+        return torch.cat(out, 1) if out else x.new_zeros(rows, 0)
+
+    def extra_repr(self) -> str:
+        """Irreps and the number of weights, for repr."""
+        return f"{self.irreps_in} x {self.features}x0e -> {self.irreps_out}, {self.weight_numel} weights"
+
+
+def check_width(layer: str, x: Tensor, irreps: Irreps) -> None:
+    """Raise InputError unless x is (rows, irreps.dim)."""
+    if x.shape[1:] != (irreps.dim,):
+        raise InputError(f"{layer}: got shape {tuple(x.shape)}; expected (rows, {irreps.dim}) of {irreps}")
+
+
+def joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """torch.cat, without a copy where there is one part only."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+
+
+def _plan(
+    irreps_in: Irreps, irreps_out: Irreps
+) -> tuple[tuple[_Target, ...], tuple[tuple[int, int], ...], tuple[int, ...]]:
+    """What feeds each output block, the shape of each matrix in the flat weight, and the sizes of the biases."""
+    pairs = [
+        (i, k)
+        for i, block in enumerate(irreps_in)
+        for k, target in enumerate(irreps_out)
+        if block.irrep == target.irrep and block.mul and target.mul
+    ]
+    scalars = [k for k, block in enumerate(irreps_out) if block.irrep.is_scalar]
     targets = []
-    for block, feeding in zip(irreps_out, sources, strict=True):
-        fan_in = sum(s.mul for s in feeding)
-        has_bias = bias and block.irrep.is_scalar
-        scale = 1.0 / math.sqrt(fan_in) if fan_in else 0.0
-        targets.append(_Target(block.irrep.dim, block.mul, scale, tuple(feeding), biases if has_bias else -1))
-        biases += block.mul if has_bias else 0
-    return tuple(targets), offset, biases
+    for k, block in enumerate(irreps_out):
+        feeding = [(i, number) for number, (i, target) in enumerate(pairs) if target == k]
+        fan_in = sum(irreps_in[i].mul for i, _ in feeding)
+        targets.append(
+            _Target(
+                block.irrep.dim,
+                block.mul,
+                1.0 / math.sqrt(fan_in) if fan_in else 0.0,
+                tuple(i for i, _ in feeding),
+                tuple(number for _, number in feeding),
+                scalars.index(k) if k in scalars else None,
+            )
+        )
+    shapes = tuple((irreps_in[i].mul, irreps_out[k].mul) for i, k in pairs)
+    return tuple(targets), shapes, tuple(irreps_out[k].mul for k in scalars)

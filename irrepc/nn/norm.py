@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from irrepc.algebra.irreps import Irreps
-from irrepc.nn.graph import InputError
+from irrepc.nn.linear import check_width
 
 
 def safe_norm(v: Tensor, dim: int) -> Tensor:
@@ -14,17 +14,19 @@ def safe_norm(v: Tensor, dim: int) -> Tensor:
     square = v.square().sum(dim)
     positive = square > 0
     # both branches must be finite: autograd multiplies the one not taken by zero, and 0 · ∞ is NaN
-    return torch.where(positive, torch.where(positive, square, torch.ones_like(square)).sqrt(), torch.zeros_like(square))
+    return torch.where(
+        positive, torch.where(positive, square, torch.ones_like(square)).sqrt(), torch.zeros_like(square)
+    )
 
 
 def irreps_norm(x: Tensor, irreps: Irreps) -> Tensor:
     """The length of each copy of each irrep: (rows, irreps.dim) ir_mul -> (rows, irreps.num_irreps)."""
-    rows = x.shape[0]
+    blocks = x.split_with_sizes([block.dim for block in irreps], 1)
     norms = [
-        safe_norm(x[:, where].reshape(rows, block.irrep.dim, block.mul), 1)
-        for block, where in zip(irreps, irreps.slices(), strict=True)
+        safe_norm(part.unflatten(1, (block.irrep.dim, block.mul)), 1)
+        for part, block in zip(blocks, irreps, strict=True)
     ]
-    return torch.cat(norms, 1) if norms else x.new_zeros(rows, 0)
+    return torch.cat(norms, 1) if norms else x.new_zeros(x.shape[0], 0)
 
 
 class EquivariantLayerNorm(nn.Module):
@@ -40,32 +42,26 @@ class EquivariantLayerNorm(nn.Module):
     def __init__(self, irreps: Irreps | str, *, eps: float = 1e-5, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.irreps, self.eps = Irreps.of(irreps), eps
-        self._width = self.irreps.dim
-        self._blocks = tuple(
-            (where.start, where.stop, block.irrep.dim, block.mul, block.irrep.is_scalar)
-            for block, where in zip(self.irreps, self.irreps.slices(), strict=True)
-            if block.mul
-        )
+        self._widths = tuple(b.dim for b in self.irreps)
+        self._blocks = tuple((b.irrep.dim, b.mul) for b in self.irreps)
+        self._channels = tuple(b.mul for b in self.irreps)
+        self._scalars = tuple(b.irrep.is_scalar for b in self.irreps)
+        self._biases = tuple(b.mul for b in self.irreps if b.irrep.is_scalar)
         self.weight = nn.Parameter(torch.ones(self.irreps.num_irreps, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(self.irreps.count("0e"), dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, irreps.dim) -> the same shape, ir_mul."""
-        rows = x.shape[0]
-        if x.shape[1:] != (self._width,):
-            raise InputError(f"EquivariantLayerNorm: got shape {tuple(x.shape)}; expected (rows, {self._width})")
-        out, channel, scalar = [], 0, 0
-        for start, stop, components, mul, centred in self._blocks:
-            block = x[:, start:stop].reshape(rows, components, mul)
-            if centred:
+        check_width("EquivariantLayerNorm", x, self.irreps)
+        out, biases = [], iter(self.bias.split_with_sizes(self._biases))
+        parts = zip(x.split_with_sizes(self._widths, 1), self.weight.split_with_sizes(self._channels), strict=True)
+        for (part, weight), shape, scalar in zip(parts, self._blocks, self._scalars, strict=True):
+            block = part.unflatten(1, shape)
+            if scalar:
                 block = block - block.mean(2, keepdim=True)
             scale = (block.square().mean((1, 2), keepdim=True) + self.eps).rsqrt()
-            block = block * scale * self.weight[channel : channel + mul]
-            if centred:
-                block = block + self.bias[scalar : scalar + mul]
-                scalar += mul
-            out.append(block.reshape(rows, components * mul))
-            channel += mul
+            block = block * scale * weight
+            out.append((block + next(biases) if scalar else block).flatten(1))
         return torch.cat(out, 1) if out else x
 
     def extra_repr(self) -> str:

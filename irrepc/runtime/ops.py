@@ -73,7 +73,7 @@ class Kernel:
     def __init__(self, module: ModuleType, meaning: ModuleType, name: str, tag: str) -> None:
         self.name = name
         self.signature = signature(module.SPEC[name])
-        self._operators = _register(module, meaning, name, f"{name}_{tag}", self.signature)
+        self._operators, self._eager = _register(module, meaning, name, f"{name}_{tag}", self.signature)
 
     def __call__(self, *arguments: Any) -> Any:
         """Operands, then an Index (values, order, start) for each index, then channel extents, as the emitted text.
@@ -85,7 +85,8 @@ class Kernel:
         tensors, rest = arguments[:n], arguments[n:]
         indices, extents = rest[: len(s.indices)], rest[len(s.indices) :]
         check_operands(self.name, s, tensors, extents)
-        result = self._operators[0](*tensors, *(t for index in indices for t in index), *extents)
+        flat = (*tensors, *(t for index in indices for t in index), *extents)
+        result = self._operators[0](*flat) if torch.compiler.is_compiling() else self._eager(*flat)
         return result[0] if len(s.outputs) == 1 else tuple(result)
 
     @property
@@ -115,29 +116,57 @@ def check_operands(
             raise ValueError(f"{name}: got {argument.name} of shape {tuple(t.shape)}; expected ({rows}{width})")
 
 
-def _register(module: ModuleType, meaning: ModuleType, name: str, unique: str, forward: Signature) -> tuple[Any, ...]:
-    """Define the three operators and chain them."""
+def _register(
+    module: ModuleType, meaning: ModuleType, name: str, unique: str, forward: Signature
+) -> tuple[tuple[Any, ...], Callable[..., Any]]:
+    """Define the three operators and chain them; and the same chain for eager calls, without the dispatcher."""
     library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
     _LIBRARIES.append(library)
     orders = [forward, derivative(forward), derivative(derivative(forward))]
     suffixes = ("", "_vjp", "_vjp_vjp")
-    for s, suffix in zip(orders, suffixes, strict=True):
+    runs = [_implementation(getattr(module, name + suffix), module, s) for s, suffix in zip(orders, suffixes, strict=True)]
+    for s, suffix, run in zip(orders, suffixes, runs, strict=True):
         library.define(f"{unique}{suffix}({_schema(s)}) -> Tensor[]")
-        library.impl(f"{unique}{suffix}", _implementation(getattr(module, name + suffix), module, s), "CPU")
+        library.impl(f"{unique}{suffix}", run, "CPU")
         torch.library.register_fake(f"{NAMESPACE}::{unique}{suffix}", _fake(s), lib=library)
     namespace = getattr(torch.ops, NAMESPACE)
     operators = tuple(getattr(namespace, unique + suffix).default for suffix in suffixes)
-    torch_text = getattr(meaning, name + suffixes[2])
-    backwards = (
-        _backward(orders[0], operators[1]),
-        _backward(orders[1], operators[2]),
-        _backward(orders[2], _third(torch_text, meaning, orders[2])),
-    )
-    for s, suffix, backward in zip(orders, suffixes, backwards, strict=True):
+    third = _third(getattr(meaning, name + suffixes[2]), meaning, orders[2])
+    for s, suffix, gradient in zip(orders, suffixes, (operators[1], operators[2], third), strict=True):
         torch.library.register_autograd(
-            f"{NAMESPACE}::{unique}{suffix}", backward, setup_context=_setup(s), lib=library
+            f"{NAMESPACE}::{unique}{suffix}", _backward(s, gradient), setup_context=_setup(s), lib=library
         )
-    return operators
+    eager = third
+    for s, run in zip(reversed(orders), reversed(runs), strict=True):
+        eager = _eager(s, run, eager)
+    return operators, eager
+
+
+def _eager(s: Signature, run: Callable[..., Any], gradient: Callable[..., Any]) -> Callable[..., Any]:
+    """One order for eager calls: the dispatcher costs more than a small kernel, so torch is asked only for gradients."""
+    setup, backward = _setup(s), _backward(s, gradient)
+
+    class Order(torch.autograd.Function):
+        @staticmethod
+        def forward(*arguments: Any) -> Any:
+            return tuple(run(*arguments))
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            setup(ctx, inputs, output)
+
+        @staticmethod
+        def backward(ctx: Any, *cotangents: torch.Tensor | None) -> Any:
+            return backward(ctx, cotangents)
+
+    count = len(s.inputs)
+
+    def call(*arguments: Any) -> Any:
+        if torch.is_grad_enabled() and any(t.requires_grad for t in arguments[:count]):
+            return Order.apply(*arguments)  # type: ignore[no-untyped-call]
+        return run(*arguments)
+
+    return call
 
 
 _LIBRARIES: list[Any] = []

@@ -21,24 +21,10 @@ import platformdirs
 
 from irrepc.algebra.recipe import Recipe, digest
 from irrepc.emit.module import Entry, check_backend, emit
-from irrepc.emit.templates import template_root
+from irrepc.emit.sources import source_digest
 from irrepc.errors import BackendError, StaleError
 
 CACHE_VARIABLE = "IRREPC_CACHE"
-_SHAPING = ("algebra", "ir", "frontend", "emit")
-
-
-@lru_cache(maxsize=1)
-def source_digest() -> str:
-    """Sixteen hexadecimal digits of everything that shapes emitted text: four floors and the templates."""
-    package = Path(__file__).resolve().parents[1]
-    files = [f for floor in _SHAPING for f in sorted((package / floor).glob("*.py"))]
-    files += sorted(template_root().rglob("*.jinja"))
-    total = hashlib.sha256()
-    for file in files:
-        total.update(f"{file.parent.name}/{file.name}".encode())
-        total.update(file.read_bytes())
-    return total.hexdigest()[:16]
 
 
 def cache_folder() -> Path:

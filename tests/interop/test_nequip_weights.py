@@ -17,11 +17,16 @@ from irrepc.models.potential import energy_and_forces
 from irrepc.nn.graph import InputError
 from irrepc.nn.neighbours import graph_of, species_of
 
-MODELS = ("nequip_A", "nequip_B")  # A: both parities, l 2, three layers; B: one parity, l 3, uneven widths, a deep readout
+MODELS = (
+    "nequip_A",
+    "nequip_B",
+)  # A: both parities, l 2, three layers; B: one parity, l 3, uneven widths, a deep readout
 
 
 def references(shared: Path, name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((shared / "fixtures" / "nequip_small" / f"{name}_refs.json").read_text())["refs"]
+    found: list[dict[str, Any]] = json.loads((shared / "fixtures" / "nequip_small" / f"{name}_refs.json").read_text())[
+        "refs"
+    ]
     return found
 
 
@@ -119,7 +124,9 @@ def test_what_does_not_fit_is_refused(content: dict[str, Any], case: str) -> Non
 
 
 def test_defaults_are_nequips(content: dict[str, Any]) -> None:
-    config = {k: content["config"][k] for k in ("type_names", "r_max", "num_layers", "l_max", "type_embed_num_features")}
+    config = {
+        k: content["config"][k] for k in ("type_names", "r_max", "num_layers", "l_max", "type_embed_num_features")
+    }
     found = config_from({**config, "num_features": 16})
     assert found.features == (16, 16, 16, 16)
     assert found.parity

@@ -36,9 +36,11 @@ def test_an_index_lists_the_edges_of_each_row_in_order(values: list[int], rows: 
     check_index(index_of(torch.tensor(values, dtype=torch.int64), rows), rows)
 
 
-@pytest.mark.parametrize("values", [torch.tensor([0, 4]), torch.tensor([-1, 0]), torch.tensor([0.0]), torch.zeros(2, 2)])
+@pytest.mark.parametrize(
+    "values", [torch.tensor([0, 4]), torch.tensor([-1, 0]), torch.tensor([0.0]), torch.zeros(2, 2)]
+)
 def test_an_index_refuses_what_is_no_row_number(values: Tensor) -> None:
-    with pytest.raises(InputError, match="index_of: got .* expected"):
+    with pytest.raises(InputError, match=r"index_of: got .* expected"):
         index_of(values, 4)
 
 

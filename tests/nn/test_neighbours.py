@@ -36,9 +36,7 @@ def counted(points: np.ndarray, cell: Any, pbc: tuple[bool, ...], cutoff: float)
     found = set()
     for shift in itertools.product(*(range(-n, n + 1) for n in images)):
         distances = np.linalg.norm(points[None] - points[:, None] + np.array(shift) @ box, axis=-1)
-        found |= {
-            (int(i), int(j), *shift) for i, j in np.argwhere(distances < cutoff) if i != j or shift != (0, 0, 0)
-        }
+        found |= {(int(i), int(j), *shift) for i, j in np.argwhere(distances < cutoff) if i != j or shift != (0, 0, 0)}
     return found
 
 
@@ -74,7 +72,9 @@ def test_vectors_of_the_graph_are_those_of_the_images() -> None:
     lengths = edge_vectors(graph).norm(dim=1)
     assert graph.num_edges > 20
     assert float(lengths.max()) < 3.0
-    expected = sorted(np.linalg.norm(points[j] - points[i] + np.array(s) @ cell) for i, j, *s in counted(points, cell, pbc, 3.0))
+    expected = sorted(
+        np.linalg.norm(points[j] - points[i] + np.array(s) @ cell) for i, j, *s in counted(points, cell, pbc, 3.0)
+    )
     np.testing.assert_allclose(np.sort(lengths.numpy()), expected, atol=1e-12)
 
 

@@ -118,5 +118,5 @@ def test_the_perceptron_with_e3nns_gain_is_e3nns() -> None:
     ],
 )
 def test_impossible_sizes_are_refused(build: object) -> None:
-    with pytest.raises(InputError, match="got .* expected"):
+    with pytest.raises(InputError, match=r"got .* expected"):
         build()  # type: ignore[operator]

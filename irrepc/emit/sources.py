@@ -1,0 +1,35 @@
+"""Sources: a digest of everything that shapes emitted text, so that a change never meets a stale file."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from irrepc.emit.templates import template_root
+
+SHAPING = ("algebra", "ir", "frontend", "emit")
+OPS = "runtime/ops.py"
+"""The file that travels with every package: it stands alone and is copied as it is."""
+
+
+@lru_cache(maxsize=1)
+def source_digest() -> str:
+    """Sixteen hexadecimal digits of four floors and the templates."""
+    package = _package()
+    files = [f for floor in SHAPING for f in sorted((package / floor).glob("*.py"))]
+    files += sorted(template_root().rglob("*.jinja"))
+    total = hashlib.sha256()
+    for file in files:
+        total.update(f"{file.parent.name}/{file.name}".encode())
+        total.update(file.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def ops_text() -> str:
+    """The source of the torch operators, read and not imported: this floor does not know torch."""
+    return (_package() / OPS).read_text(encoding="utf-8")
+
+
+def _package() -> Path:
+    return Path(__file__).resolve().parents[1]
