@@ -256,6 +256,32 @@ class ModelChecks:
             margin = 1e-9 * float(expected[name].abs().max())
             torch.testing.assert_close(gradient, expected[name], rtol=1e-8, atol=margin)
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("backend", ["torch", "numba"])
+    def test_training_on_forces_compiles_whole(self, backend: str) -> None:
+        model = self.build(torch.float64, backend)
+        graph = self.graph(model, structures()["solid"])
+        # torch.compile wants tensors that ask for gradients to come from outside
+        graph = graph._replace(positions=graph.positions.requires_grad_())
+        weights = list(model.parameters())
+
+        def loss(graph: Graph) -> Tensor:
+            found = energy_and_forces(model, graph, create_graph=True)
+            return found.energy.square().sum() + found.forces.square().sum()
+
+        torch._dynamo.reset()
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+            found = torch.autograd.grad(compiled(graph), weights)
+        for a, b in zip(found, torch.autograd.grad(loss(graph), weights), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10 * float(b.abs().max()))
+
+    @pytest.mark.slow
+    def test_it_can_be_exported(self, model: Any) -> None:
+        graph = self.graph(model, structures()["solid"])
+        exported = torch.export.export(model, (graph,)).module()
+        torch.testing.assert_close(exported(graph), model(graph), rtol=1e-12, atol=1e-12)
+
     def test_save_and_load(self, model: Any, tmp_path: Path) -> None:
         save_model(model, tmp_path / "model.pt")
         again = load_model(tmp_path / "model.pt", "torch")

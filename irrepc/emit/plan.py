@@ -88,13 +88,16 @@ def plan(
     """Choose the parts of a package.
 
     Raises IrrepsError for a bad degree or bad irreps, BackendError for an unknown backend, and SizeError when irreps
-    are given whose kernels would exceed the limit, or when nothing at all stays below it.
+    are given whose kernels would exceed the limit, or when the harmonics alone do.
     """
     check_degree(lmax)
     for backend in backends:
         check_backend(backend)
     if not backends or len(set(backends)) != len(backends):
         raise BackendError(f"backend: got {', '.join(backends) or 'none'}; expected each of {', '.join(BACKENDS)} once")
+    smallest = estimate(HarmonicsRecipe(lmax))
+    if smallest > limit:
+        _refuse([Part("spherical_harmonics", "", (), smallest)], limit, f"lmax {lmax}")
     features = _features(lmax, irreps, "u")
     harmonics, _ = labels(Irreps.spherical_harmonics(lmax), "y", scalar_ones=True)
     messages, paths = uvu_paths(features, harmonics, _outputs(lmax, features))
@@ -107,8 +110,6 @@ def plan(
     tables = entries <= limit
     if irreps is not None:
         _refuse([p for p in omitted if p.name in FEATURE_PARTS], limit, irreps)
-    if not kept and not tables:
-        _refuse(list(omitted), limit, f"lmax {lmax}")
     order = tuple(b for b in BACKENDS if b in backends)
     return Plan(lmax, irreps, order, limit, features, harmonics, messages, kept, tables, omitted)
 
@@ -187,10 +188,11 @@ def _features(lmax: int, irreps: str | None, letter: str) -> tuple[Label, ...]:
 
 
 def _outputs(lmax: int, features: tuple[Label, ...]) -> Irreps:
-    """Natural parity up to lmax; both parities when the features hold an irrep of the other one."""
+    """Natural parity up to the largest degree; both parities when the features hold an irrep of the other one."""
+    top = max(lmax, *(b.irrep.l for b in features))
     doubled = any(b.irrep != _natural(b.irrep.l) for b in features)
     parities = (1, -1) if doubled else (0,)
-    return Irreps.of([(1, Irrep(l, p or (-1) ** l)) for l in range(lmax + 1) for p in parities])
+    return Irreps.of([(1, Irrep(l, p or (-1) ** l)) for l in range(top + 1) for p in parities])
 
 
 def _natural(l: int) -> Irrep:

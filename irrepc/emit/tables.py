@@ -23,7 +23,7 @@ def sparsity(lmax: int) -> tuple[tuple[Triple, int, int], ...]:
 
 def coupling_module(lmax: int, command: str) -> str:
     """The text of clebsch_gordan.py."""
-    blocks = [(f"({a}, {b}, {c})", [_entry(t, *item) for item in w3j(*t).items()]) for t in rising(lmax) for a, b, c in (t,)]
+    blocks = [(str(t), [_entry(t, place, value) for place, value in w3j(*t).items()]) for t in rising(lmax)]
     banner = (
         *head(command),
         "",

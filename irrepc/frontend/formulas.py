@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from irrepc.algebra.conventions import NORMALIZATIONS, check_convention
 from irrepc.algebra.irreps import check_degree
@@ -15,10 +15,11 @@ from irrepc.algebra.surd import Surd
 from irrepc.errors import RecipeError
 from irrepc.frontend.clebsch_gordan import Coupling, clebsch_gordan, w3j
 from irrepc.frontend.harmonics import harmonic, normalization_factor
+from irrepc.frontend.program import signed
 from irrepc.frontend.rotations import wigner_d_parts
 
-if TYPE_CHECKING:
-    import sympy
+# What sympy returns; named here because sympy is imported only where a formula is shown.
+Expression = Any
 
 _EXPECTED = "'Y l', 'Y l m', 'w3j l1 l2 l3', 'CG l1 l2 l3' or 'D l'"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -30,24 +31,24 @@ class Formula:
 
     plain: str
     latex: str
-    expression: sympy.Expr
+    expression: Expression
 
 
-def surd_expression(value: Surd) -> sympy.Expr:
+def surd_expression(value: Surd) -> Expression:
     """Σ q·√n."""
     import sympy
 
     return sympy.Add(*(sympy.Rational(q.numerator, q.denominator) * sympy.sqrt(n) for n, q in value.parts))
 
 
-def symbols(names: str) -> tuple[sympy.Symbol, ...]:
+def symbols(names: str) -> tuple[Expression, ...]:
     """The symbols of all formulas here: real ones, which sympy holds for different from complex ones of that name."""
     import sympy
 
     return tuple(sympy.Symbol(name, real=True) for name in names.split())
 
 
-def harmonic_expression(l: int, m: int, normalization: str = "component") -> sympy.Expr:
+def harmonic_expression(l: int, m: int, normalization: str = "component") -> Expression:
     """r^l·Y_lm in the real symbols x, y, z; the polynomial part is factored.
 
     normalization: component, norm, or integral (here exact, with √π).  Raises IrrepsError unless |m| <= l,
@@ -65,7 +66,7 @@ def harmonic_expression(l: int, m: int, normalization: str = "component") -> sym
     return factor * _factored(polynomial)
 
 
-def _factored(polynomial: sympy.Expr) -> sympy.Expr:
+def _factored(polynomial: sympy.Expr) -> Expression:
     """The factors over the integers; a sign in front goes into the factor with most negative terms, if any."""
     import sympy
 
@@ -82,7 +83,7 @@ def _factored(polynomial: sympy.Expr) -> sympy.Expr:
     return sympy.Mul(coeff, *(base**power for base, power in factors))
 
 
-def w3j_array(l1: int, l2: int, l3: int, convention: str = "e3nn-0.5") -> sympy.ImmutableDenseNDimArray:
+def w3j_array(l1: int, l2: int, l3: int, convention: str = "e3nn-0.5") -> Expression:
     """The coupling of unit norm, shape (2l1+1, 2l2+1, 2l3+1).  Errors as w3j."""
     import sympy
 
@@ -93,13 +94,13 @@ def w3j_array(l1: int, l2: int, l3: int, convention: str = "e3nn-0.5") -> sympy.
     return sympy.ImmutableDenseNDimArray(flat, shape)
 
 
-def wigner_d_expression(l: int) -> sympy.ImmutableMatrix:
+def wigner_d_expression(l: int) -> Expression:
     """D^l in the real symbols w, x, y, z of a unit quaternion, entries homogeneous polynomials of degree 2l."""
     import sympy
 
     names = symbols("w x y z")
     _, w, x, y, z = sympy.ring(names, sympy.ZZ)
-    rows = []
+    rows: list[list[Expression]] = []
     for row in wigner_d_parts(l, (w, x, y, z)):
         rows.append([])
         for root, value in row:
@@ -144,7 +145,7 @@ def read_formulas(text: str) -> tuple[Formula, ...]:
             check_degree(l)
             matrix = wigner_d_expression(l)
             return tuple(
-                Formula(f"D {l} ({_signed(i - l)},{_signed(j - l)})", f"D^{{{l}}}_{{{i - l},{j - l}}}", matrix[i, j])
+                Formula(f"D {l} ({signed(i - l)},{signed(j - l)})", f"D^{{{l}}}_{{{i - l},{j - l}}}", matrix[i, j])
                 for i in range(2 * l + 1)
                 for j in range(2 * l + 1)
             )
@@ -152,7 +153,7 @@ def read_formulas(text: str) -> tuple[Formula, ...]:
 
 
 def _harmonic_formula(l: int, m: int) -> Formula:
-    return Formula(f"Y {l} {_signed(m)}", f"Y_{{{l},{m}}}", harmonic_expression(l, m))
+    return Formula(f"Y {l} {signed(m)}", f"Y_{{{l},{m}}}", harmonic_expression(l, m))
 
 
 def _coupling_formulas(name: str, degrees: tuple[int, int, int], coupling: Coupling) -> tuple[Formula, ...]:
@@ -169,17 +170,13 @@ def _coupling_formulas(name: str, degrees: tuple[int, int, int], coupling: Coupl
         ]
         label = " ".join(map(str, degrees))
         latex = rf"(a \otimes b)^{{{l3}}}_{{{k - l3}}}"
-        out.append(Formula(f"{name} {label} m={_signed(k - l3)}", latex, sympy.Add(*terms)))
+        out.append(Formula(f"{name} {label} m={signed(k - l3)}", latex, sympy.Add(*terms)))
     return tuple(out)
-
-
-def _signed(m: int) -> str:
-    return f"{m:+d}" if m else "0"
 
 
 def _plain(text: str) -> str:
     """sympy's text with √, superscripts, · for products and a[+1] for the components of a."""
-    text = re.sub(r"\b([ab])_(-?\d+)", lambda match: f"{match[1]}[{_signed(int(match[2]))}]", text)
+    text = re.sub(r"\b([ab])_(-?\d+)", lambda match: f"{match[1]}[{signed(int(match[2]))}]", text)
     text = re.sub(r"sqrt\((\w+)\)", r"√\1", text)
     text = re.sub(r"\*\*(\d+)", lambda match: match[1].translate(_SUPERSCRIPTS), text)
     return text.replace("*", "·")

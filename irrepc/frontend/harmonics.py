@@ -17,7 +17,7 @@ from irrepc.algebra.irreps import check_degree
 from irrepc.algebra.surd import Surd
 from irrepc.errors import ConventionError, IrrepsError
 from irrepc.frontend.polynomial import Exponents, Polynomial
-from irrepc.frontend.program import Program, scalars, times
+from irrepc.frontend.program import Program, scalars, signed, times
 from irrepc.ir.kernel import Kernel, Ref, Term
 
 
@@ -123,7 +123,7 @@ def spherical_harmonics(lmax: int, normalization: str = "component") -> Kernel:
             else:
                 program.put(plus, times(1, q, azimuthal[m][0]))
                 program.put(minus, times(1, q, azimuthal[m][1]))
-    names = [f"l={l} m={m:+d}" if m else f"l={l} m=0" for l in range(lmax + 1) for m in range(-l, l + 1)]
+    names = [f"l={l} m={signed(m)}" for l in range(lmax + 1) for m in range(-l, l + 1)]
     doc = f"solid harmonics r^l·Y_lm, l = 0 ... {lmax}, {normalization} normalization; Y_±m = q_lm·(Re, Im)(z+ix)^m"
     return program.kernel("spherical_harmonics", scalars("r", "xyz"), scalars("Y", names), doc)
 

@@ -47,3 +47,8 @@ class Program:
 def scalars(name: str, labels: Sequence[str]) -> Operand:
     """An operand of one row with a scalar for each label."""
     return Operand(name, ((),) * len(labels), labels=tuple(labels))
+
+
+def signed(m: int) -> str:
+    """The order m as labels write it: -1, 0, +1."""
+    return f"{m:+d}" if m else "0"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from irrepc.algebra.irreps import check_degree
 from irrepc.algebra.surd import ONE, Surd
-from irrepc.frontend.program import Program, scalars, times
+from irrepc.frontend.program import Program, scalars, signed, times
 from irrepc.frontend.rotations import cayley_klein
 from irrepc.ir.kernel import Kernel, Ref, Term
 
@@ -36,6 +36,9 @@ class _Complex(NamedTuple):
         return _Complex(self.re, self.im, self.re_sign, -self.im_sign)
 
 
+_Powers = dict[int, _Complex]
+
+
 class _Monomial(NamedTuple):
     """a^i·b^j and a^i·b̄^j."""
 
@@ -53,10 +56,12 @@ def wigner_d(lmax: int) -> Kernel:
     program = Program()
     program.put(Ref("D", 0), times(1))
     if lmax:
-        a, b = _define_powers(program, lmax)
-        monomials = {
-            (M, n): _define_monomial(program, a, b, M, n) for M in range(1, lmax + 1) for n in range(1 - M, M)
-        }
+        w, x, y, z = (Ref("q", i) for i in range(4))
+        w2, x2, y2, z2 = (Ref("s", i) for i in range(4))
+        _define_norms(program, lmax)
+        a = _define_powers(program, "a", _Complex(w, y), (w2, y2), 2 * lmax)
+        b = _define_powers(program, "b", _Complex(x, z), (x2, z2), 2 * lmax)
+        monomials = {(M, n): _define_monomial(program, a, b, M, n) for M in range(1, lmax + 1) for n in range(1 - M, M)}
         profiles: dict[tuple[int, int, int], Ref] = {}
         for l in range(1, lmax + 1):
             for M in range(l):
@@ -64,7 +69,7 @@ def wigner_d(lmax: int) -> Kernel:
                     profiles[l, M, n] = _define_profile(program, profiles, l, M, n)
             _put_block(program, l, profiles, monomials, (a, b))
     names = [
-        f"l={l} ({i:+d},{j:+d})" for l in range(lmax + 1) for i in range(-l, l + 1) for j in range(-l, l + 1)
+        f"l={l} ({signed(i)},{signed(j)})" for l in range(lmax + 1) for i in range(-l, l + 1) for j in range(-l, l + 1)
     ]
     doc = f"Wigner-D blocks l = 0 ... {lmax} of a unit quaternion (w, x, y, z), row-major in (m', m)"
     return program.kernel("wigner_d", scalars("q", "wxyz"), scalars("D", names), doc)
@@ -75,46 +80,46 @@ def block_start(l: int) -> int:
     return l * (4 * l * l - 1) // 3
 
 
-def _define_powers(program: Program, lmax: int) -> tuple[dict[int, _Complex], dict[int, _Complex]]:
-    """Define A, B and their products in family s, then a^k and b^k for k = 1 ... 2·lmax."""
-    w, x, y, z = (Ref("q", i) for i in range(4))
-    w2, x2, y2, z2 = (program.define("s", f"{name}²", times(1, v, v)) for name, v in zip("wxyz", (w, x, y, z), strict=True))
+def _define_norms(program: Program, lmax: int) -> None:
+    """Define w², x², y², z², then A, B and their products, in family s; A+B and its square in family n."""
+    w2, x2, y2, z2 = (program.define("s", f"{v}²", times(1, Ref("q", i), Ref("q", i))) for i, v in enumerate("wxyz"))
     program.define("s", "A = w²+y²", times(1, w2), times(1, y2))
     program.define("s", "B = x²+z²", times(1, x2), times(1, z2))
     for degree in range(2, min(_CLOSED_DEGREE, lmax) + 1):
         for k in range(degree + 1):
-            lower = _norms(degree - 1, k) if k < degree else _norms(degree - 1, k - 1)
-            name = "".join(f"{letter}^{power}" for letter, power in (("A", degree - k), ("B", k)) if power)
-            program.define("s", name, times(1, lower, _norms(1, 0 if k < degree else 1)))
+            lower = (_norms(degree - 1, k), _norms(1, 0)) if k < degree else (_norms(degree - 1, k - 1), _norms(1, 1))
+            program.define("s", f"A^{degree - k}·B^{k}", times(1, *lower))
     if lmax > _CLOSED_DEGREE:
         total = program.define("n", "A+B", times(1, _norms(1, 0)), times(1, _norms(1, 1)))
         program.define("n", "(A+B)²", times(1, total, total))
-    a, b = {1: _Complex(w, y)}, {1: _Complex(x, z)}
-    for family, powers, (re2, im2) in (("a", a, (w2, y2)), ("b", b, (x2, z2))):
-        base = "(w+iy)" if family == "a" else "(x+iz)"
-        for k in range(2, 2 * lmax + 1):
-            re, im = powers[k // 2].re, powers[k // 2].im
-            if k == 2:
-                new = (times(1, re2), times(-1, im2)), (times(2, re, im),)
-            elif k % 2 == 0:
-                new = (times(1, re, re), times(-1, im, im)), (times(2, re, im),)
-            else:
-                re, im = powers[k - 1].re, powers[k - 1].im
-                u, v = powers[1].re, powers[1].im
-                new = (times(1, u, re), times(-1, v, im)), (times(1, u, im), times(1, v, re))
-            powers[k] = _Complex(
-                program.define(f"{family}{k}", f"Re {base}^{k}", *new[0]),
-                program.define(f"{family}{k}", f"Im {base}^{k}", *new[1]),
-            )
-    return a, b
 
 
 def _norms(degree: int, k: int) -> Ref:
-    """A^(degree-k)·B^k, degree 1 ... 3."""
+    """A^(degree-k)·B^k, degree 1 ... 3, as _define_norms numbers them."""
     return Ref("s", 4 + (degree - 1) * (degree + 2) // 2 + k)
 
 
-def _define_monomial(program: Program, a: dict[int, _Complex], b: dict[int, _Complex], M: int, n: int) -> _Monomial:
+def _define_powers(program: Program, letter: str, base: _Complex, squares: tuple[Ref, Ref], top: int) -> _Powers:
+    """Define the powers 2 ... top of a complex number whose parts have these squares."""
+    powers = {1: base}
+    for k in range(2, top + 1):
+        half, last = powers[k // 2], powers[k - 1]
+        imaginary: tuple[Term, ...] = (times(2, half.re, half.im),)
+        if k == 2:
+            real = times(1, squares[0]), times(-1, squares[1])
+        elif k % 2 == 0:
+            real = times(1, half.re, half.re), times(-1, half.im, half.im)
+        else:
+            real = times(1, base.re, last.re), times(-1, base.im, last.im)
+            imaginary = times(1, base.re, last.im), times(1, base.im, last.re)
+        powers[k] = _Complex(
+            program.define(f"{letter}{k}", f"Re {letter}^{k}", *real),
+            program.define(f"{letter}{k}", f"Im {letter}^{k}", *imaginary),
+        )
+    return powers
+
+
+def _define_monomial(program: Program, a: _Powers, b: _Powers, M: int, n: int) -> _Monomial:
     i, j = M + n, M - n
     u, v = a[i], b[j]
     names = [f"{p} a^{i}·{q} b^{j}" for p, q in (("Re", "Re"), ("Im", "Im"), ("Re", "Im"), ("Im", "Re"))]
@@ -135,7 +140,7 @@ def _define_monomial(program: Program, a: dict[int, _Complex], b: dict[int, _Com
 def _define_profile(program: Program, profiles: dict[tuple[int, int, int], Ref], l: int, M: int, n: int) -> Ref:
     """d_l,M,n for M < l; times √2 for n = 0 < M, as _corner.
 
-    Source of the recurrence: Biedenharn and Louck, Angular Momentum in Quantum Physics (1981), made homogeneous:
+    Source: the three-term recurrence of the Jacobi polynomials (DLMF 18.9.2), normalised and made homogeneous:
     l·R_(l+1)·d_(l+1) = (2l+1)·[(l(l+1) - M·n)·A - (l(l+1) + M·n)·B]·d_l - (l+1)·R_l·(A+B)²·d_(l-1),
     R_l² = (l²-M²)(l²-n²).
     """
@@ -170,7 +175,7 @@ def _put_block(
     l: int,
     profiles: dict[tuple[int, int, int], Ref],
     monomials: dict[tuple[int, int], _Monomial],
-    powers: tuple[dict[int, _Complex], dict[int, _Complex]],
+    powers: tuple[_Powers, _Powers],
 ) -> None:
     """Set all entries of D^l.  Signs: module docstring of rotations.py, with a and b conjugated."""
 

@@ -96,7 +96,7 @@ class Gate(nn.Module):
         check_width("Gate", x, self.irreps_in)
         pieces: list[Tensor] = []
         for block, shape, cuts in zip(x.split_with_sizes(self._widths, 1), self._blocks, self._cuts, strict=True):
-            pieces += block.unflatten(1, shape).split_with_sizes(cuts, 2)
+            pieces += torch.unflatten(block, 1, shape).split_with_sizes(cuts, 2)
         values = [
             activation(pieces[place][:, 0])
             for activation, place in zip(self._activations, (*self._scalars, *self._gates), strict=True)

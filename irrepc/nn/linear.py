@@ -68,7 +68,7 @@ class Linear(nn.Module):
             if not target.blocks:
                 out.append(x.new_zeros(rows, target.components * target.mul))
                 continue
-            features = joined([blocks[k].unflatten(1, (target.components, -1)) for k in target.blocks], 2)
+            features = joined([torch.unflatten(blocks[k], 1, (target.components, -1)) for k in target.blocks], 2)
             matrix = joined([matrices[k] for k in target.matrices], 0) * target.scale
             y = features.reshape(rows * target.components, matrix.shape[0]) @ matrix
             if target.bias is not None and biases:
@@ -115,7 +115,7 @@ class SpeciesLinear(nn.Module):
             if not target.blocks:
                 out.append(x.new_zeros(rows, target.components * target.mul))
                 continue
-            features = joined([blocks[k].unflatten(1, (target.components, -1)) for k in target.blocks], 2)
+            features = joined([torch.unflatten(blocks[k], 1, (target.components, -1)) for k in target.blocks], 2)
             matrix = joined([cubes[k] for k in target.matrices], 1).flatten(0, 1)
             by_species = one_hot[:, None, :, None] * features.unsqueeze(2)
             y = by_species.reshape(rows * target.components, matrix.shape[0])

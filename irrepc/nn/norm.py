@@ -23,7 +23,7 @@ def irreps_norm(x: Tensor, irreps: Irreps) -> Tensor:
     """The length of each copy of each irrep: (rows, irreps.dim) ir_mul -> (rows, irreps.num_irreps)."""
     blocks = x.split_with_sizes([block.dim for block in irreps], 1)
     norms = [
-        safe_norm(part.unflatten(1, (block.irrep.dim, block.mul)), 1)
+        safe_norm(torch.unflatten(part, 1, (block.irrep.dim, block.mul)), 1)
         for part, block in zip(blocks, irreps, strict=True)
     ]
     return torch.cat(norms, 1) if norms else x.new_zeros(x.shape[0], 0)
@@ -56,7 +56,7 @@ class EquivariantLayerNorm(nn.Module):
         out, biases = [], iter(self.bias.split_with_sizes(self._biases))
         parts = zip(x.split_with_sizes(self._widths, 1), self.weight.split_with_sizes(self._channels), strict=True)
         for (part, weight), shape, scalar in zip(parts, self._blocks, self._scalars, strict=True):
-            block = part.unflatten(1, shape)
+            block = torch.unflatten(part, 1, shape)
             if scalar:
                 block = block - block.mean(2, keepdim=True)
             scale = (block.square().mean((1, 2), keepdim=True) + self.eps).rsqrt()

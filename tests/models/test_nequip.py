@@ -92,12 +92,3 @@ def test_scale_and_shift_stay_in_float64() -> None:
 def test_impossible_configurations_are_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         replace(SMALL, **change)
-
-
-@pytest.mark.slow
-def test_it_compiles_whole() -> None:
-    model = NequIP(SMALL, "torch")
-    atoms = structures()["ethanol"]
-    graph = graph_of([0, 1, 2] * 3, atoms.positions, cutoff=3.0, dtype=torch.float32)
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(graph), model(graph))

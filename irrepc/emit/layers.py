@@ -1,0 +1,114 @@
+"""Layers: the text of layers.py, the generated kernels as torch modules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from irrepc.algebra.recipe import Label, LinearRecipe, ProductRecipe
+from irrepc.emit.module import as_comment, head
+from irrepc.emit.plan import Plan
+from irrepc.emit.templates import render, template_hash
+from irrepc.emit.views import width
+from irrepc.frontend.derive import derive
+from irrepc.frontend.products import path_label
+from irrepc.ir.kernel import Axes, Kernel
+
+TEMPLATE = "package/layers.py.jinja"
+
+
+@dataclass(frozen=True, slots=True)
+class LinearView:
+    """A linear layer as its template reads it."""
+
+    name: str
+    function: str
+    source: str
+    arguments: str
+    axes: str
+    x_width: str
+    o_width: str
+
+
+def layers_module(planned: Plan) -> str:
+    """The text of layers.py for the parts that are in the package."""
+    kernels = {entry.name: derive(entry.recipe) for part in planned.parts for entry in part.entries}
+    values: dict[str, object] = {part.name: True for part in planned.parts}
+    for name in ("spherical_harmonics", "wigner_d", "tensor_product", "convolution", "linear", "gate", "norm"):
+        values.setdefault(name, False)
+    features = tuple(dict.fromkeys(a for b in planned.features for a in b.axes))
+    banner = (
+        *head(planned.command),
+        "",
+        f"source       templates/{TEMPLATE} {template_hash(TEMPLATE)}",
+        head(planned.command)[0],
+    )
+    choices = (*(("auto",) if len(planned.backends) > 1 else ()), *planned.backends)
+    return render(
+        TEMPLATE,
+        banner=as_comment(banner),
+        lmax=planned.lmax,
+        numba="numba" in planned.backends,
+        choices=[f'"{c}"' for c in choices],
+        single=len(choices) == 1,
+        default=choices[0],
+        sides=_sides(planned),
+        feature_arguments=_arguments(features),
+        feature_axes=", ".join(features),
+        harmonics_width=(planned.lmax + 1) ** 2,
+        wigner_width=sum((2 * l + 1) ** 2 for l in range(planned.lmax + 1)),
+        linears=[_linear(kernels[f], f, name, source) for f, name, source in _LINEARS if f in kernels],
+        **_convolution(planned, kernels),
+        x_width=width(kernels["squared_norm"].inputs[0]) if "squared_norm" in kernels else "",
+        **values,
+    )
+
+
+_LINEARS = (("linear", "Linear", "FEATURES"), ("linear_messages", "MessageLinear", "MESSAGES"))
+
+
+def _linear(kernel: Kernel, function: str, name: str, source: str) -> LinearView:
+    x, _ = kernel.inputs
+    return LinearView(
+        name=name,
+        function=function,
+        source=source,
+        arguments=_arguments(kernel.channels),
+        axes=", ".join(kernel.channels),
+        x_width=width(x),
+        o_width=width(kernel.outputs[0]),
+    )
+
+
+def _convolution(planned: Plan, kernels: dict[str, Kernel]) -> dict[str, object]:
+    """The widths and paths of the convolution, empty when it is left out."""
+    part = planned.part("convolution")
+    recipe = part.entries[0].recipe if part is not None else None
+    if not isinstance(recipe, ProductRecipe):
+        return {"y_width": "", "w_width": "", "o_width": "", "path_count": 0, "paths": ()}
+    kernel = kernels["convolution"]
+    _, y, w = kernel.inputs
+    return {
+        "y_width": width(y),
+        "w_width": width(w),
+        "o_width": width(kernel.outputs[0]),
+        "path_count": len(recipe.paths),
+        "paths": [path_label(recipe, path) for path in recipe.paths],
+    }
+
+
+def _sides(planned: Plan) -> list[tuple[str, list[str]]]:
+    """The names and blocks of the irreps that layers talk about."""
+    linear = planned.part("linear")
+    recipe = linear.entries[0].recipe if linear is not None else None
+    sides = [("FEATURES", planned.features), ("HARMONICS", planned.harmonics), ("MESSAGES", planned.messages)]
+    if isinstance(recipe, LinearRecipe):
+        sides.append(("OUTPUTS", recipe.out))
+    return [(name, [_block(b) for b in blocks]) for name, blocks in sides]
+
+
+def _block(label: Label) -> str:
+    return f'("{", ".join(label.axes)}", "{label.irrep}")'
+
+
+def _arguments(axes: Axes) -> str:
+    return ", ".join(f"{a}: int" for a in axes)
