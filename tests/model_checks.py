@@ -57,6 +57,8 @@ class ModelChecks:
     """Whether messages fade before the cutoff."""
     compared: tuple[str, ...] = ("numba",)
     """Backends to hold against torch; each compiles for seconds."""
+    traced: tuple[str, ...] = ("torch", "numba")
+    """Backends whose training step torch.compile must take whole; that takes seconds too."""
 
     @classmethod
     def build(cls, dtype: torch.dtype, backend: str) -> Any:
@@ -256,9 +258,18 @@ class ModelChecks:
             margin = 1e-9 * float(expected[name].abs().max())
             torch.testing.assert_close(gradient, expected[name], rtol=1e-8, atol=margin)
 
+    @pytest.mark.gpu
+    def test_the_gpu_agrees_with_the_cpu(self, model: Any) -> None:
+        there = self.build(torch.float64, "auto").to("cuda")
+        for atoms in structures().values():
+            found = energy_and_forces(there, self.graph(model, atoms).to("cuda"), stress=atoms.cell.rank == 3)
+            self.assert_same(Prediction(*(None if t is None else t.cpu() for t in found)), self.predict(model, atoms))
+
     @pytest.mark.slow
     @pytest.mark.parametrize("backend", ["torch", "numba"])
     def test_training_on_forces_compiles_whole(self, backend: str) -> None:
+        if backend not in self.traced:
+            pytest.skip(f"{backend} is not traced for this network: another class does it, or it cannot be")
         model = self.build(torch.float64, backend)
         graph = self.graph(model, structures()["solid"])
         # torch.compile wants tensors that ask for gradients to come from outside

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from irrepc.ir.block import Block, Cost
-from irrepc.ir.kernel import Axes
+from irrepc.ir.kernel import Axes, Kernel
 
 COLUMNS = ("mul", "add", "load", "store")
 
@@ -30,6 +30,35 @@ class CostLine:
     def numbers(self) -> tuple[int, ...]:
         """In the order of COLUMNS."""
         return (self.cost.mul, self.cost.add, self.cost.load, self.cost.store)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one order of a kernel reads and writes for a row, and how many terms it has before any pass.
+
+    row      (channel axes, components) of operands that belong to the row
+    node     the same of operands that are read or added to through an index
+    indices  row numbers read
+    """
+
+    function: str
+    order: int
+    terms: int
+    row: tuple[tuple[Axes, int], ...]
+    node: tuple[tuple[Axes, int], ...]
+    indices: int
+
+
+def traffic(kernel: Kernel, order: int) -> Traffic:
+    """Count the operands of a kernel."""
+    row: dict[Axes, int] = {}
+    node: dict[Axes, int] = {}
+    for o in (*kernel.inputs, *kernel.outputs):
+        if o.rows is not None:
+            total = row if o.index is None else node
+            for axes in o.components:
+                total[axes] = total.get(axes, 0) + 1
+    return Traffic(kernel.name, order, kernel.size, tuple(row.items()), tuple(node.items()), len(kernel.indices))
 
 
 def cost_lines(function: str, order: int, blocks: Iterable[Block]) -> tuple[CostLine, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from irrepc.algebra.recipe import Label, LinearRecipe, ProductRecipe
@@ -24,7 +25,7 @@ class LinearView:
     function: str
     source: str
     arguments: str
-    axes: str
+    tuple: str
     x_width: str
     o_width: str
 
@@ -42,21 +43,22 @@ def layers_module(planned: Plan) -> str:
         f"source       templates/{TEMPLATE} {template_hash(TEMPLATE)}",
         head(planned.command)[0],
     )
+    chosen = dict(planned.channels)
     choices = (*(("auto",) if len(planned.backends) > 1 else ()), *planned.backends)
     return render(
         TEMPLATE,
         banner=as_comment(banner),
         lmax=planned.lmax,
         numba="numba" in planned.backends,
-        choices=[f'"{c}"' for c in choices],
-        single=len(choices) == 1,
+        choices=_members(f'"{c}"' for c in choices),
         default=choices[0],
         sides=_sides(planned),
-        feature_arguments=_arguments(features),
+        feature_arguments=_arguments(features, chosen),
         feature_axes=", ".join(features),
+        feature_tuple=_members(features),
         harmonics_width=(planned.lmax + 1) ** 2,
         wigner_width=sum((2 * l + 1) ** 2 for l in range(planned.lmax + 1)),
-        linears=[_linear(kernels[f], f, name, source) for f, name, source in _LINEARS if f in kernels],
+        linears=[_linear(kernels[f], f, name, source, chosen) for f, name, source in _LINEARS if f in kernels],
         **_convolution(planned, kernels),
         x_width=width(kernels["squared_norm"].inputs[0]) if "squared_norm" in kernels else "",
         **values,
@@ -66,14 +68,15 @@ def layers_module(planned: Plan) -> str:
 _LINEARS = (("linear", "Linear", "FEATURES"), ("linear_messages", "MessageLinear", "MESSAGES"))
 
 
-def _linear(kernel: Kernel, function: str, name: str, source: str) -> LinearView:
+def _linear(kernel: Kernel, function: str, name: str, source: str, chosen: dict[str, int]) -> LinearView:
     x, _ = kernel.inputs
+    after = {f"v{axis[1:]}": mul for axis, mul in chosen.items()}
     return LinearView(
         name=name,
         function=function,
         source=source,
-        arguments=_arguments(kernel.channels),
-        axes=", ".join(kernel.channels),
+        arguments=_arguments(kernel.channels, {**chosen, **after}),
+        tuple=_members(kernel.channels),
         x_width=width(x),
         o_width=width(kernel.outputs[0]),
     )
@@ -110,5 +113,12 @@ def _block(label: Label) -> str:
     return f'("{", ".join(label.axes)}", "{label.irrep}")'
 
 
-def _arguments(axes: Axes) -> str:
-    return ", ".join(f"{a}: int" for a in axes)
+def _members(names: Iterable[str]) -> str:
+    """What stands between the parentheses of a tuple."""
+    parts = tuple(names)
+    return f"{parts[0]}," if len(parts) == 1 else ", ".join(parts)
+
+
+def _arguments(axes: Axes, chosen: dict[str, int]) -> str:
+    """Channel extents as arguments, with the multiplicities that were asked for as defaults."""
+    return ", ".join(f"{a}: int = {chosen[a]}" if a in chosen else f"{a}: int" for a in axes)

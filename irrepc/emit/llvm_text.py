@@ -129,8 +129,7 @@ class _Writer:
         if self.real == "float":
             number = struct.unpack("f", struct.pack("f", number))[0]
         bits = struct.unpack("<Q", struct.pack("<d", number))[0]
-        text = f"0x{bits:016X}"
-        return text if lanes == 1 else f"splat ({self.real} {text})"
+        return self.splat(f"0x{bits:016X}", lanes)
 
     def splat(self, value: str, lanes: int) -> str:
         """A number in every lane."""
@@ -195,12 +194,12 @@ def llvm_function(name: str, block: Block, dtype: str, lanes: int | None = None)
     scatter = kernel.outputs[0].index
     gathers = gathered(inputs, scatter)
     arguments = ["i64 %n0", "i64 %n1"]
-    arguments += [f"ptr noalias readonly captures(none) %{o.name}" for o in inputs]
-    arguments += [f"ptr noalias readonly captures(none) %{g}" for g in gathers]
+    arguments += [f"ptr noalias readonly %{o.name}" for o in inputs]
+    arguments += [f"ptr noalias readonly %{g}" for g in gathers]
     if scatter is not None:
-        arguments += [f"ptr noalias readonly captures(none) %{scatter}_{part}" for part in ("order", "start")]
+        arguments += [f"ptr noalias readonly %{scatter}_{part}" for part in ("order", "start")]
     arguments += [f"i64 %{a}" for a in kernel.channels]
-    arguments += [f"ptr noalias captures(none) %{o.name}" for o in kernel.outputs]
+    arguments += [f"ptr noalias %{o.name}" for o in kernel.outputs]
     _rows(w, block, inputs, gathers, scatter)
     head = f"define void @{name}({', '.join(arguments)}) #0 {{"
     return "\n".join([head, "entry:", *w.slots, *w.lines, "  ret void", "}", ""])
@@ -326,11 +325,10 @@ def _channel_loops(w: _Writer, stage: Stage, rows: dict[str, str]) -> None:
 
     nest(list(outer), {})
     kind = w.kind(w.lanes)
-    suffix = f"v{w.lanes}f{32 if w.real == 'float' else 64}"
     for target, place in totals.items():
         vector = w.op(f"load {kind}, ptr {place}")
         rest = w.op(f"load {w.real}, ptr {rests[target]}")
-        call = f"call reassoc nsz {w.real} @llvm.vector.reduce.fadd.{suffix}({w.real} {rest}, {kind} {vector})"
+        call = f"call reassoc nsz {w.real} @{_reduce(w.real, w.lanes)}({w.real} {rest}, {kind} {vector})"
         w.scalars[target] = w.op(call, variable(target), w.operands[target.operand].label(target.component))
 
 
@@ -369,23 +367,26 @@ def _channel_body(
         else:
             place = w.element(operand, s.target.component, rows[s.target.operand], at)
             if inner not in w.axes[s.target] and lanes > 1:
-                suffix = f"v{lanes}f{32 if w.real == 'float' else 64}"
-                zero = f"{w.real} 0.0"
-                result = w.op(f"call reassoc nsz {w.real} @llvm.vector.reduce.fadd.{suffix}({zero}, {kind} {result})")
+                call = f"call reassoc nsz {w.real} @{_reduce(w.real, lanes)}"
+                result = w.op(f"{call}({w.real} 0.0, {kind} {result})")
                 _write(w, s.verb, result, place, 1)
             else:
                 _write(w, s.verb, result, place, lanes)
 
 
-def llvm_module(functions: dict[str, Block], dtype: str, lanes: int | None = None) -> str:
-    """The text of a module with one function for each named block."""
-    width = lanes or LANES[dtype]
-    real, suffix = REALS[dtype], f"v{width}f{32 if dtype == 'float32' else 64}"
-    declarations = [
-        "declare void @llvm.memset.p0.i64(ptr writeonly, i8, i64, i1 immarg)",
-        f"declare {real} @llvm.vector.reduce.fadd.{suffix}({real}, <{width} x {real}>)",
-        "attributes #0 = { nounwind }",
-        "",
-    ]
-    bodies = [llvm_function(name, block, dtype, lanes) for name, block in functions.items()]
-    return "\n".join([*declarations, *bodies])
+def llvm_head(dtype: str) -> str:
+    """What every module of IR begins with: the intrinsics that kernels call."""
+    real, lanes = REALS[dtype], LANES[dtype]
+    return "\n".join(
+        [
+            "declare void @llvm.memset.p0.i64(ptr writeonly, i8, i64, i1 immarg)",
+            f"declare {real} @{_reduce(real, lanes)}({real}, <{lanes} x {real}>)",
+            "attributes #0 = { nounwind }",
+            "",
+        ]
+    )
+
+
+def _reduce(real: str, lanes: int) -> str:
+    """The intrinsic that adds up a vector."""
+    return f"llvm.vector.reduce.fadd.v{lanes}f{32 if real == 'float' else 64}"

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from irrepc.algebra.recipe import Recipe
-from irrepc.emit.costs import CostLine, cost_lines, cost_table
+from irrepc.emit.costs import CostLine, Traffic, cost_lines, cost_table, traffic
+from irrepc.emit.llvm_module import llvm_functions, llvm_texts
 from irrepc.emit.numba_text import blocks, numba_function
 from irrepc.emit.printer import Constants
 from irrepc.emit.templates import render, template_hash
@@ -23,7 +24,7 @@ from irrepc.ir.passes import optimise
 from irrepc.ir.text import kernel_hash
 from irrepc.ir.vjp import vjp
 
-BACKENDS = ("torch", "numba")
+BACKENDS = ("torch", "numba", "llvm")
 RULE = "─" * 100
 ORDERS = 3
 """Forward, its VJP and the VJP of that: what force training needs."""
@@ -39,9 +40,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """The text of a file and what is to be said about it: the hash of each entry's kernel, and its costs."""
+    """The text of a file and what is to be said about it: the hash of each entry's kernel, and its costs.
+
+    companions  (suffix, text) of files that stand beside it under the same name
+    """
 
     text: str
+    companions: tuple[tuple[str, str], ...]
     hashes: tuple[str, ...]
     costs: tuple[CostLine, ...]
 
@@ -84,7 +89,8 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
         module_constants = constants.lines()
     else:
         scheduled = [blocks(k) for k in everything]
-        functions = [numba_function(k, b) for k, b in zip(everything, scheduled, strict=True)]
+        write = numba_function if backend == "numba" else llvm_functions
+        functions = [write(k, b) for k, b in zip(everything, scheduled, strict=True)]
         module_constants = ()
     template = f"{backend}/module.py.jinja"
     costs = tuple(
@@ -93,9 +99,10 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
         for line in cost_lines(kernel.name, i % ORDERS, parts)
     )
     hashes = tuple(kernel_hash(by_entry[entry][0]) for entry in entries)
+    banner = _banner(by_entry, hashes, costs, template, command)
     text = render(
         template,
-        banner=_banner(by_entry, hashes, costs, template, command),
+        banner=banner,
         title=title,
         indexed=any(k.indices for k in everything),
         constants=module_constants,
@@ -103,7 +110,10 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
         spec=[f'"{entry.name}": {spec(by_entry[entry][0])},' for entry in entries],
         functions=functions,
     )
-    return Module(text, hashes, costs)
+    companions = {}
+    if backend == "llvm":
+        companions = llvm_texts(tuple(zip(functions, scheduled, strict=True)), banner)
+    return Module(text, tuple(companions.items()), hashes, costs)
 
 
 def _banner(

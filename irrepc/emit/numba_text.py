@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from irrepc.emit.printer import Constants, assignment, expression, variable
+from irrepc.emit.printer import WIDTH, Constants, assignment, expression, variable
 from irrepc.emit.views import Function, Part, offset, shape, signature, width
 from irrepc.ir.block import Block, Stage, Statement, schedule, split
 from irrepc.ir.kernel import Axes, Kernel, Operand, Ref
@@ -25,7 +25,6 @@ def blocks(kernel: Kernel) -> tuple[Block, ...]:
 
 def numba_function(kernel: Kernel, scheduled: tuple[Block, ...]) -> Function:
     """The text of one kernel from its scheduled parts."""
-    names = ", ".join(o.name for o in kernel.inputs)
     return Function(
         name=kernel.name,
         signature=", ".join(signature(kernel)),
@@ -33,10 +32,25 @@ def numba_function(kernel: Kernel, scheduled: tuple[Block, ...]) -> Function:
         returns="",
         summary=kernel.doc,
         shapes=(*(shape(o) for o in kernel.inputs), "returns " + "; ".join(shape(o) for o in kernel.outputs)),
-        body=(f'{names}{"," * (len(kernel.inputs) == 1)} = _floats("{kernel.name}", {names})',),
+        body=tuple(check_lines(kernel)),
         parts=tuple(_part(block, number) for number, block in enumerate(scheduled)),
         result=", ".join(o.name for o in kernel.outputs),
     )
+
+
+def check_lines(kernel: Kernel) -> list[str]:
+    """The beginning of a NumPy function: how many rows there are, and operands of the right type and shape."""
+    lines = [f"rows = {_row_count(kernel)}"]
+    operands = []
+    for o in kernel.inputs:
+        rows = "rows" if o.index is None else f"{o.index}.start.size - 1"
+        shape_ = f"({width(o)},)" if o.rows is None else f"({rows}, {width(o)})"
+        operands.append(f'("{o.name}", {o.name}, {shape_})')
+    names = ", ".join(o.name for o in kernel.inputs) + "," * (len(kernel.inputs) == 1)
+    call = f'{names} = _operands("{kernel.name}", {", ".join(operands)})'
+    if len(call) <= WIDTH:
+        return [*lines, call]
+    return [*lines, f"{names} = _operands(", f'{_INDENT}"{kernel.name}",', *(f"{_INDENT}{o}," for o in operands), ")"]
 
 
 def _part(block: Block, number: int) -> Part:
@@ -55,7 +69,7 @@ def _part(block: Block, number: int) -> Part:
     ]
     arguments = ["n0", "n1", *(o.name for o in writer.inputs), *gathers, *csr, *kernel.channels, *outputs]
     name = f"_{kernel.name}_{'_'.join(outputs)}"
-    rows = _row_count(kernel) if scatter is None else f"{scatter}.start.size - 1"
+    rows = "rows" if scatter is None else f"{scatter}.start.size - 1"
     if scatter is not None:
         plan = f"_cut_edges({scatter}.start, threads)"
     else:
@@ -65,7 +79,8 @@ def _part(block: Block, number: int) -> Part:
     for o in kernel.outputs:
         size = f"len(cuts) - 1, {width(o)}" if shared else f"{rows}, {width(o)}"
         allocate.append(f"{o.name} = np.{'zeros' if shared else 'empty'}(({size}), {first}.dtype)")
-    runner = "_run_partial" if shared else "_run"
+    given, made = ", ".join(passed), ", ".join(outputs)
+    passing = f"({given},), ({made},)" if shared else f"({given}, {made})"
     body = tuple(writer.rows(gathers))
     reassociate = shared or any(s.verb == "sum" for stage in block.stages for s in stage.statements)
     return Part(
@@ -76,7 +91,7 @@ def _part(block: Block, number: int) -> Part:
         constants=(*_units(body), *writer.constants.lines("real")),
         body=body,
         allocate=tuple(allocate),
-        call=f"{runner}({name}, cuts, threads, ({', '.join(passed)},), ({', '.join(outputs)},))",
+        call=f"_run{'_partial' if shared else ''}({name}, cuts, threads, {passing})",
         finish=tuple(f"{name} = {name}.sum(axis=0)" for name in outputs) if shared else (),
     )
 

@@ -91,7 +91,8 @@ def has_layers(planned: Plan) -> bool:
 
 
 def _package_init(planned: Plan) -> str:
-    contents = [(f"{b}/{p.name}.py", p.title) for p in planned.parts for b in planned.backends]
+    folder = planned.backends[0] if len(planned.backends) == 1 else f"{{{','.join(planned.backends)}}}"
+    contents = [(f"{folder}/{p.name}.py", p.title) for p in planned.parts]
     if planned.tables:
         contents.append(("clebsch_gordan.py", TABLE_TITLE))
     if has_layers(planned):
@@ -100,7 +101,7 @@ def _package_init(planned: Plan) -> str:
         "package/init.py.jinja",
         planned,
         lmax=planned.lmax,
-        contents=[f"{path:30} {title}" for path, title in contents],
+        contents=[f"{path:38} {title}" for path, title in contents],
         conventions=conventions(),
         example=_example(planned),
     )
@@ -110,15 +111,18 @@ def _example(planned: Plan) -> list[str]:
     """How the layers go together; nothing when some of them are left out."""
     if not has_layers(planned) or planned.part("convolution") is None:
         return []
+    chosen = dict(planned.channels)
     axes = dict.fromkeys(a for block in planned.features for a in block.axes)
-    channels = ", ".join(f"{a}=64" for a in axes)
+    channels = ", ".join(f"{a}={chosen.get(a, 64)}" for a in axes)
     return [
+        "import torch",
         f"from {planned.name}.layers import Convolution, Index, SphericalHarmonics",
         "",
         f"convolution = Convolution({channels})",
         "y = SphericalHarmonics()(vectors / vectors.norm(dim=1, keepdim=True))  # vectors (edges, 3)",
         "w = torch.randn(len(vectors), convolution.weight_numel)",
-        "messages = convolution(x, y, w, Index.of(senders, len(x)), Index.of(receivers, len(x)))  # x (nodes, features)",
+        "rows = Index.of(senders, len(x)), Index.of(receivers, len(x))  # x (nodes, features)",
+        "messages = convolution(x, y, w, *rows)",
     ]
 
 

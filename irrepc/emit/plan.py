@@ -45,6 +45,7 @@ class Plan:
 
     irreps    the features asked for, as they were written; None for all of natural parity up to lmax
     features, harmonics, messages   the sides of the convolution
+    channels  the multiplicities asked for, by channel axis of the features; empty when none were
     tables    whether the couplings themselves are listed
     omitted   parts that would exceed the limit, without their entries
     """
@@ -56,6 +57,7 @@ class Plan:
     features: tuple[Label, ...]
     harmonics: tuple[Label, ...]
     messages: tuple[Label, ...]
+    channels: tuple[tuple[str, int], ...]
     parts: tuple[Part, ...]
     tables: bool
     omitted: tuple[Part, ...]
@@ -98,10 +100,11 @@ def plan(
     smallest = estimate(HarmonicsRecipe(lmax))
     if smallest > limit:
         _refuse([Part("spherical_harmonics", "", (), smallest)], limit, f"lmax {lmax}")
-    features = _features(lmax, irreps, "u")
+    features, channels = _features(lmax, irreps, "u")
+    after, _ = _features(lmax, irreps, "v")
     harmonics, _ = labels(Irreps.spherical_harmonics(lmax), "y", scalar_ones=True)
     messages, paths = uvu_paths(features, harmonics, _outputs(lmax, features))
-    parts = (*_of_degree(lmax), *_of_features(features, _features(lmax, irreps, "v"), harmonics, messages, paths))
+    parts = (*_of_degree(lmax), *_of_features(features, after, harmonics, messages, paths))
     kept = tuple(p for p in parts if p.terms <= limit)
     omitted = tuple(Part(p.name, p.title, (), p.terms) for p in parts if p.terms > limit)
     entries = sum(coupling_terms(*t) for t in triangles(lmax) if list(t) == sorted(t))
@@ -111,7 +114,8 @@ def plan(
     if irreps is not None:
         _refuse([p for p in omitted if p.name in FEATURE_PARTS], limit, irreps)
     order = tuple(b for b in BACKENDS if b in backends)
-    return Plan(lmax, irreps, order, limit, features, harmonics, messages, kept, tables, omitted)
+    chosen = tuple(channels.items()) if irreps is not None else ()
+    return Plan(lmax, irreps, order, limit, features, harmonics, messages, chosen, kept, tables, omitted)
 
 
 TABLE_TITLE = "Real couplings of three irreps, as exact numbers"
@@ -160,12 +164,12 @@ def _of_features(
     return (
         _part(
             "convolution",
-            "Messages along edges: gather at the sender, weighted tensor product with harmonics, sum at the receiver",
+            "Messages along edges: gathered at the sender, multiplied by harmonics and weights, summed at the receiver",
             Entry("convolution", convolution),
         ),
         _part(
             "linear",
-            "Linear maps between channels of equal irreps: of features, and of messages back to features",
+            "Linear maps of the channels of equal irreps: from features, and from messages",
             Entry("linear", LinearRecipe(features, after)),
             Entry("linear_messages", LinearRecipe(messages, after)),
         ),
@@ -178,13 +182,13 @@ def _part(name: str, title: str, *entries: Entry) -> Part:
     return Part(name, title, entries, sum(estimate(e.recipe) for e in entries))
 
 
-def _features(lmax: int, irreps: str | None, letter: str) -> tuple[Label, ...]:
+def _features(lmax: int, irreps: str | None, letter: str) -> tuple[tuple[Label, ...], dict[str, int]]:
     if irreps is None:
         irreps = "+".join(f"{UNIFORM}x{_natural(l)}" for l in range(lmax + 1))
     blocks = Irreps.of(irreps)
     if not blocks.dim:
         raise IrrepsError(f"irreps: got {irreps!r}; expected at least one block with channels")
-    return labels(Irreps(tuple(b for b in blocks if b.mul)), letter)[0]
+    return labels(Irreps(tuple(b for b in blocks if b.mul)), letter)
 
 
 def _outputs(lmax: int, features: tuple[Label, ...]) -> Irreps:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from irrepc.algebra.conventions import DEFAULT
-from irrepc.emit.costs import COLUMNS, CostLine
-from irrepc.emit.module import Entry, Module, kernels
+from irrepc.emit.costs import CostLine
+from irrepc.emit.module import Module
 from irrepc.emit.plan import Part, Plan
 from irrepc.emit.tables import sparsity
 from irrepc.emit.templates import render
 from irrepc.frontend.proof import Proof
-from irrepc.ir.kernel import Operand
+from irrepc.ir.kernel import Axes
 
 CHANNELS = 64
 NEIGHBOURS = 24
@@ -29,15 +29,14 @@ def report_text(planned: Plan, modules: Modules, proofs: tuple[Proof, ...]) -> s
         name=planned.name,
         command=planned.command,
         conventions=conventions(),
-        derived=[_derived(part) for part in planned.parts],
+        derived=[_derived(p, modules[p.name, planned.backends[0]]) for p in planned.parts],
         omitted=omitted_rows(planned),
         limit=f"{planned.limit:,}",
         proofs=[proof_row(p) for p in proofs],
         sparsity_total=_sparsity_total(couplings),
         sparsity=[(", ".join(map(str, t)), str(n), str(of), f"{n / of:.0%}") for t, n, of in couplings],
-        cost_columns=COLUMNS,
-        costs=[row for p in planned.parts for b in planned.backends for row in cost_rows(modules[p.name, b].costs, b)],
-        roofline=[row for p in planned.parts for row in _roofline(p, modules[p.name, planned.backends[0]])],
+        costs=[row for p in planned.parts for row in cost_rows(modules[p.name, planned.backends[0]])],
+        backend=planned.backends[0],
         channels=CHANNELS,
         neighbours=NEIGHBOURS,
     )
@@ -58,27 +57,12 @@ def proof_row(p: Proof) -> tuple[str, str, str, str]:
     return (p.name, p.statement, str(p.lmax), f"{p.checked:,}")
 
 
-def cost_rows(costs: Iterable[CostLine], backend: str) -> list[tuple[str, ...]]:
-    """The cost table of one module."""
-    return [
-        (
-            c.function,
-            str(c.order),
-            backend,
-            ", ".join(c.outputs),
-            ", ".join(("row", *c.axes)),
-            *map(str, c.numbers),
-        )
-        for c in costs
-    ]
-
-
-def _derived(part: Part) -> tuple[str, ...]:
+def _derived(part: Part, module: Module) -> tuple[str, ...]:
     """Module, functions, terms, recipe (of the first entry when there are many)."""
-    terms = sum(k.size for entry in part.entries for k in kernels(entry))
+    terms = sum(t.terms for t in module.traffic)
     recipes = [f"`{entry.recipe}`" for entry in part.entries]
     text = recipes[0] if len(recipes) == 1 else f"{recipes[0]} and {len(recipes) - 1} more"
-    return (part.name, str(3 * len(part.entries)), f"{terms:,}", text)
+    return (part.name, str(len(module.traffic)), f"{terms:,}", text)
 
 
 def _sparsity_total(couplings: tuple[tuple[tuple[int, int, int], int, int], ...]) -> str:
@@ -88,23 +72,32 @@ def _sparsity_total(couplings: tuple[tuple[tuple[int, int, int], int, int], ...]
     return f"{filled:,} of {whole:,} couplings with l1 <= l2 <= l3 are not zero: {filled / whole:.0%}."
 
 
-def _roofline(part: Part, module: Module) -> list[tuple[str, ...]]:
-    """Bytes, operations and their ratio for each order of each entry."""
-    rows: list[tuple[str, ...]] = []
-    flops: dict[str, int] = {}
+def cost_rows(module: Module) -> list[tuple[str, ...]]:
+    """Function, order, multiplications, additions, bytes of the row, bytes through indices, flop, flop/byte."""
+    by_function: dict[str, list[CostLine]] = {}
     for c in module.costs:
-        flops[c.function] = flops.get(c.function, 0) + (c.cost.mul + c.cost.add) * CHANNELS ** len(c.axes)
-    for entry in part.entries:
-        for order, kernel in enumerate(kernels(entry)):
-            operands = (*kernel.inputs, *kernel.outputs)
-            own = FLOAT * sum(_row_width(o) for o in operands if o.rows is not None and o.index is None)
-            own += INTEGER * len(kernel.indices)
-            node = FLOAT * sum(_row_width(o) for o in operands if o.index is not None)
-            flop = flops[kernel.name]
-            intensity = flop / (own + node / NEIGHBOURS)
-            rows.append((kernel.name, str(order), f"{own:,}", f"{node:,}", f"{flop:,}", f"{intensity:.1f}"))
+        by_function.setdefault(c.function, []).append(c)
+    rows: list[tuple[str, ...]] = []
+    for t in module.traffic:
+        mul = [(c.axes, c.cost.mul) for c in by_function[t.function]]
+        add = [(c.axes, c.cost.add) for c in by_function[t.function]]
+        own = FLOAT * _total(t.row) + INTEGER * t.indices
+        node = FLOAT * _total(t.node)
+        flop = _total((*mul, *add))
+        sizes = (f"{n:,}" for n in (own, node, flop))
+        intensity = flop / (own + node / NEIGHBOURS)
+        rows.append((f"`{t.function}`", str(t.order), _per_channel(mul), _per_channel(add), *sizes, f"{intensity:.1f}"))
     return rows
 
 
-def _row_width(o: Operand) -> int:
-    return sum(int(CHANNELS ** len(axes)) for axes in o.components)
+def _total(counts: Iterable[tuple[Axes, int]]) -> int:
+    """The number for CHANNELS channels."""
+    return sum(n * int(CHANNELS ** len(axes)) for axes, n in counts)
+
+
+def _per_channel(counts: Iterable[tuple[Axes, int]]) -> str:
+    """Operations of one row as a polynomial in the numbers of channels: 40 + 100·u."""
+    total: dict[Axes, int] = {}
+    for axes, n in counts:
+        total[axes] = total.get(axes, 0) + n
+    return " + ".join("·".join((str(n), *axes)) for axes, n in total.items() if n) or "0"

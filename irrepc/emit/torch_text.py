@@ -56,6 +56,7 @@ class _Broadcast:
         self.constants = constants
         self.operands = kernel.operands
         self.equations = {e.target: e for e in kernel.equations}
+        self.used = {f for e in kernel.equations for t in e.terms for f in t.factors}
         self.axes = {Ref(o.name, i): a for o in self.operands.values() for i, a in enumerate(o.components)}
 
     def part_sizes(self, o: Operand) -> str:
@@ -98,6 +99,8 @@ class _Einsum(_Broadcast):
         lines = []
         for i, axes in enumerate(o.components):
             name = variable(Ref(o.name, i))
+            if Ref(o.name, i) not in self.used:
+                continue
             if not axes:
                 lines.append(f"{name} = {name}.squeeze(-1)")
             elif len(axes) > 1:
@@ -137,8 +140,11 @@ class _Einsum(_Broadcast):
 
 
 def _load(o: Operand, writer: _Broadcast) -> list[str]:
+    """The components of an input; those that nothing uses are called _."""
+    names = [variable(ref) if ref in writer.used else "_" for ref in (Ref(o.name, i) for i in range(o.size))]
+    if not set(names) - {"_"}:
+        return []
     source = o.name if o.index is None else f"{o.name}.index_select(0, {o.index}.values)"
-    names = [variable(Ref(o.name, i)) for i in range(o.size)]
     if o.size == 1:
         return [f"{names[0]} = {source}", *writer.reshape(o)]
     dim = 0 if o.rows is None else 1

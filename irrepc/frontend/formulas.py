@@ -66,7 +66,7 @@ def harmonic_expression(l: int, m: int, normalization: str = "component") -> Exp
     return factor * _factored(polynomial)
 
 
-def _factored(polynomial: sympy.Expr) -> Expression:
+def _factored(polynomial: Expression) -> Expression:
     """The factors over the integers; a sign in front goes into the factor with most negative terms, if any."""
     import sympy
 
@@ -84,7 +84,7 @@ def _factored(polynomial: sympy.Expr) -> Expression:
 
 
 def w3j_array(l1: int, l2: int, l3: int, convention: str = "e3nn-0.5") -> Expression:
-    """The coupling of unit norm, shape (2l1+1, 2l2+1, 2l3+1).  Errors as w3j."""
+    """The coupling of unit norm, an ImmutableDenseNDimArray of shape (2l1+1, 2l2+1, 2l3+1).  Errors as w3j."""
     import sympy
 
     shape = (2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1)
@@ -95,7 +95,7 @@ def w3j_array(l1: int, l2: int, l3: int, convention: str = "e3nn-0.5") -> Expres
 
 
 def wigner_d_expression(l: int) -> Expression:
-    """D^l in the real symbols w, x, y, z of a unit quaternion, entries homogeneous polynomials of degree 2l."""
+    """D^l as an ImmutableMatrix in the real symbols w, x, y, z of a unit quaternion, homogeneous of degree 2l."""
     import sympy
 
     names = symbols("w x y z")

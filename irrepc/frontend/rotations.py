@@ -27,8 +27,8 @@ Sparse = Mapping[tuple[int, int], Surd]
 
 def rotation_matrix(q: Quaternion) -> tuple[tuple[Fraction, ...], ...]:
     """The rotation of a non-zero rational quaternion (w, x, y, z), of any length: q v q̄ / |q|², exactly."""
-    w, x, y, z = q
     size = _check_quaternion(q)
+    w, x, y, z = q
     rows = (
         (w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)),
         (2 * (x * y + w * z), w * w - x * x + y * y - z * z, 2 * (y * z - w * x)),
@@ -125,7 +125,7 @@ def _ordered_pair(row: int, column: int) -> tuple[int, int]:
 
 
 def _check_quaternion(q: Quaternion) -> Rational:
-    size = sum((v * v for v in q), start=0)
-    if len(q) != 4 or not size:
+    size: Rational = sum((v * v for v in q), start=0)
+    if len(q) != 4 or not all(isinstance(v, int | Fraction) for v in q) or not size:
         raise IrrepsError(f"quaternion: got {q}; expected four rational numbers (w, x, y, z), not all zero")
     return size

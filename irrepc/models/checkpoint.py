@@ -93,7 +93,10 @@ def _config(config_type: type[NequIPConfig], text: Any, path: str | Path) -> Neq
     if unknown := sorted(values.keys() - known):
         raise InputError(f"load_model: got settings {unknown} in {path}; expected those of {config_type.__name__}")
     arguments: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    return config_type(**arguments)
+    try:
+        return config_type(**arguments)
+    except TypeError as error:
+        raise InputError(f"load_model: got settings of wrong types in {path}: {error}; save the model again") from error
 
 
 def _fill(model: nn.Module, state: Any, path: str | Path) -> None:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.gate import Gate
-from irrepc.nn.graph import Graph, InputError, edge_vectors
+from irrepc.nn.graph import Graph, InputError, check_graph, edge_vectors
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.linear import Linear, SpeciesLinear
 from irrepc.nn.norm import safe_norm
@@ -72,7 +72,12 @@ class NequIPConfig:
             ("species", count > 0 and len(set(self.species)) == count, "distinct atomic numbers, at least one"),
             ("cutoff", math.isfinite(self.cutoff) and self.cutoff > 0, "a finite number > 0 (Å)"),
             ("layers", self.layers >= 1, "an integer >= 1"),
-            ("features", len(self.features) == self.lmax + 1 and min(self.features) >= 1, "lmax + 1 integers >= 1"),
+            ("lmax", self.lmax >= 0, "an integer >= 0"),
+            (
+                "features",
+                len(self.features) == self.lmax + 1 and min(self.features, default=0) >= 1,
+                "lmax + 1 integers >= 1",
+            ),
             ("embedding", self.embedding >= 1, "an integer >= 1"),
             ("bessels", self.bessels >= 1, "an integer >= 1"),
             ("cutoff_power", self.cutoff_power >= 2, "an integer >= 2, or forces would jump at the cutoff"),
@@ -196,6 +201,7 @@ class NequIP(nn.Module):
 
     def forward(self, graph: Graph) -> Tensor:
         """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights."""
+        check_graph(graph, len(self.species), self.embedding.weight)
         vectors = edge_vectors(graph)
         r = safe_norm(vectors, -1)
         radial = self.basis(r) * polynomial_cutoff(r / self.cutoff, self.config.cutoff_power).unsqueeze(-1)

@@ -92,6 +92,27 @@ def edge_vectors(graph: Graph) -> Tensor:
     return vectors + (graph.shifts.unsqueeze(-1) * cells).sum(1)
 
 
+def check_graph(graph: Graph, species: int, weight: Tensor) -> None:
+    """Raise InputError unless a model of `species` species and weights like `weight` can take the graph.
+
+    Compiled code goes without: there values cannot be looked at.
+    """
+    positions = graph.positions
+    if (positions.dtype, positions.device) != (weight.dtype, weight.device):
+        raise InputError(
+            f"model: got a graph of {positions.dtype} on {positions.device}; expected {weight.dtype} on "
+            f"{weight.device}, as the weights; do: graph.to(device, dtype)"
+        )
+    if torch.compiler.is_compiling() or positions.device.type != "cpu" or not graph.num_atoms:
+        return
+    largest = int(graph.species.max())
+    if largest >= species or int(graph.species.min()) < 0:
+        raise InputError(
+            f"model: got species up to {largest}; expected 0 ... {species - 1}; they count into the model's list and "
+            "are no atomic numbers; do: species_of(numbers, model.species)"
+        )
+
+
 def index_of(values: Tensor, rows: int) -> Index:
     """Index of `values` (E,) int64, each in 0 ... rows - 1.
 

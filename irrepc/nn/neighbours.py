@@ -137,19 +137,19 @@ class SkinList:
         dtype: torch.dtype = torch.float64,
     ) -> Graph:
         """As `graph_of`, in less time where the list still holds."""
-        points, box, periodic = _checked(positions, cell, pbc, self.cutoff)
+        points, _, periodic = _checked(positions, cell, pbc, self.cutoff)
+        kinds = _kinds(species, len(points))
+        box = np.zeros((3, 3)) if cell is None else np.array(cell, dtype=np.float64)
         key = (box, tuple(periodic.tolist()))
         if self._wide is None or self._outdated(points, key):
-            self._wide = graph_of(species, points, cell, pbc, cutoff=self.cutoff + self.skin)
+            self._wide = graph_of(kinds, points, cell, pbc, cutoff=self.cutoff + self.skin)
             self._positions, self._box = points.copy(), key
             self.made += 1
-        wide = self._wide._replace(
-            positions=torch.from_numpy(points), species=torch.from_numpy(np.array(species, dtype=np.int64))
-        )
+        wide = self._wide._replace(positions=torch.from_numpy(points.copy()), species=torch.from_numpy(kinds))
         return _within(wide, self.cutoff).to(dtype=dtype)
 
     def _outdated(self, points: Float, key: tuple[Float, tuple[bool, ...]]) -> bool:
-        if self._box is None or self._box[1] != key[1] or not np.array_equal(self._box[0], key[0]):
+        if self._box is None or self._box[1] != key[1] or not np.array_equal(self._box[0], key[0], equal_nan=True):
             return True
         if points.shape != self._positions.shape:
             return True
@@ -182,22 +182,26 @@ def _graph(
     dtype: torch.dtype,
 ) -> Graph:
     points = np.asarray(positions, dtype=np.float64).reshape(-1, 3)
-    kinds = np.asarray(species)
-    if kinds.shape != (len(points),) or (kinds.size and (kinds.dtype.kind not in "iu" or kinds.min() < 0)):
-        raise InputError(
-            f"graph_of: got species of shape {kinds.shape} and type {kinds.dtype}; "
-            f"expected ({len(points)},) integers >= 0"
-        )
+    kinds = _kinds(species, len(points))
     box = np.asarray(cell, dtype=np.float64) if cell is not None and np.any(pbc) else np.zeros((3, 3))
     return Graph(
         torch.from_numpy(points.copy()).to(dtype),
-        torch.from_numpy(kinds.astype(np.int64)),
+        torch.from_numpy(kinds),
         index_of(torch.from_numpy(pairs.senders), len(points)),
         index_of(torch.from_numpy(pairs.receivers), len(points)),
         torch.from_numpy(pairs.shifts).to(dtype),
         torch.from_numpy(box.copy()).to(dtype).unsqueeze(0),
         torch.zeros(len(points), dtype=torch.int64),
     )
+
+
+def _kinds(species: ArrayLike, atoms: int) -> Int:
+    kinds = np.asarray(species)
+    if kinds.shape != (atoms,) or (kinds.size and (kinds.dtype.kind not in "iu" or kinds.min() < 0)):
+        raise InputError(
+            f"graph_of: got species of shape {kinds.shape} and type {kinds.dtype}; expected ({atoms},) integers >= 0"
+        )
+    return kinds.astype(np.int64)
 
 
 def _checked(

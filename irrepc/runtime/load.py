@@ -29,15 +29,16 @@ def check_choice(backend: str) -> str:
 def load(recipe: Recipe, backend: str = "auto") -> Function:
     """The kernel of a recipe as a torch function: operands, indices, channel extents -> output or tuple.
 
-    backend  "torch": unrolled tensor code on any device; "numba": compiled loops on CPU tensors;
-             "auto": numba on CPU tensors, torch elsewhere, decided at each call by the device of the first operand
+    backend  "torch": unrolled tensor code on any device; "llvm": vector code on CPU tensors, the fast way;
+             "numba": compiled loops on CPU tensors, readable; "auto": llvm on CPU tensors, torch elsewhere,
+             decided at each call by the device of the first operand
     Raises BackendError for an unknown backend.
     """
     match check_choice(backend):
         case "torch":
             return _torch(recipe)
-        case "numba":
-            return _numba(recipe)
+        case "numba" | "llvm":
+            return _compiled(recipe, backend)
         case _:
             return _auto(recipe)
 
@@ -49,20 +50,20 @@ def _torch(recipe: Recipe) -> Function:
     n, m = len(s.inputs), len(s.inputs) + len(s.indices)
 
     def call(*arguments: Any) -> Any:
-        check_operands(name, s, arguments[:n], arguments[m:], cpu_only=False)
+        check_operands(name, s, arguments[:n], arguments[n:m], arguments[m:], cpu_only=False)
         return function(*arguments)
 
     return call
 
 
-def _numba(recipe: Recipe) -> Function:
-    module, name = load_module(recipe, "numba")
+def _compiled(recipe: Recipe, backend: str) -> Function:
+    module, name = load_module(recipe, backend)
     meaning, _ = load_module(recipe, "torch")
-    return Kernel(module, meaning, name, f"numba_{digest(recipe)}")
+    return Kernel(module, meaning, name, f"{backend}_{digest(recipe)}")
 
 
 def _auto(recipe: Recipe) -> Function:
-    on_cpu, elsewhere = load(recipe, "numba"), load(recipe, "torch")
+    on_cpu, elsewhere = load(recipe, "llvm"), load(recipe, "torch")
 
     def call(first: torch.Tensor, *rest: Any) -> Any:
         return on_cpu(first, *rest) if first.device.type == "cpu" else elsewhere(first, *rest)

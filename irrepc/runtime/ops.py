@@ -84,7 +84,7 @@ class Kernel:
         n = len(s.inputs)
         tensors, rest = arguments[:n], arguments[n:]
         indices, extents = rest[: len(s.indices)], rest[len(s.indices) :]
-        check_operands(self.name, s, tensors, extents)
+        check_operands(self.name, s, tensors, indices, extents)
         flat = (*tensors, *(t for index in indices for t in index), *extents)
         result = self._operators[0](*flat) if torch.compiler.is_compiling() else self._eager(*flat)
         return result[0] if len(s.outputs) == 1 else tuple(result)
@@ -96,10 +96,19 @@ class Kernel:
 
 
 def check_operands(
-    name: str, s: Signature, tensors: Sequence[torch.Tensor], extents: Sequence[int], *, cpu_only: bool = True
+    name: str,
+    s: Signature,
+    tensors: Sequence[torch.Tensor],
+    indices: Sequence[Any],
+    extents: Sequence[int],
+    *,
+    cpu_only: bool = True,
 ) -> None:
     """Refuse operands of another dtype, device or shape than the kernel computes with."""
     first = tensors[0]
+    own = (t.shape[0] for a, t in zip(s.inputs, tensors, strict=True) if a.rows is not None and a.gather is None)
+    loop = indices[0].values.shape[0] if indices else next(own, 0)
+    rows = {name: index.start.shape[0] - 1 for name, index in zip(s.indices, indices, strict=True)}
     for argument, t in zip(s.inputs, tensors, strict=True):
         if t.dtype not in (torch.float32, torch.float64) or t.dtype != first.dtype:
             raise TypeError(f"{name}: got {argument.name} of {t.dtype}; expected float32 or float64, the same for all")
@@ -111,9 +120,10 @@ def check_operands(
                 "choose backend='torch' for other devices"
             )
         width = widths(argument, s.axes, extents)
-        if t.dim() != (1 if argument.rows is None else 2) or t.shape[-1] != width:
-            rows = "" if argument.rows is None else f"{argument.rows}, "
-            raise ValueError(f"{name}: got {argument.name} of shape {tuple(t.shape)}; expected ({rows}{width})")
+        count = loop if argument.gather is None else rows[argument.gather]
+        if t.shape != ((width,) if argument.rows is None else (count, width)):
+            shape = f"({width},)" if argument.rows is None else f"({argument.rows} = {count}, {width})"
+            raise ValueError(f"{name}: got {argument.name} of shape {tuple(t.shape)}; expected {shape}")
 
 
 def _register(

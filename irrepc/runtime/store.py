@@ -20,7 +20,7 @@ import filelock
 import platformdirs
 
 from irrepc.algebra.recipe import Recipe, digest
-from irrepc.emit.module import Entry, check_backend, emit
+from irrepc.emit.module import Entry, check_backend, compose
 from irrepc.emit.sources import source_digest
 from irrepc.errors import BackendError, StaleError
 
@@ -80,7 +80,10 @@ def _emit_into(file: Path, recipe: Recipe, backend: str) -> None:
         with filelock.FileLock(file.parent / f".{file.stem}.lock", timeout=600):
             if not file.exists():
                 command = f"irrepc.runtime.load({str(recipe)!r}, {backend!r})"
-                write_atomically(file, emit(f"{recipe.name}.", (Entry(recipe.name, recipe),), backend, command))
+                module = compose(f"{recipe.name}.", (Entry(recipe.name, recipe),), backend, command)
+                for suffix, text in module.companions:
+                    write_atomically(file.with_suffix(suffix), text)
+                write_atomically(file, module.text)
     except OSError as error:
         raise BackendError(
             f"cache: got {error}; expected to write {file.parent}; set {CACHE_VARIABLE} to a folder you can write"

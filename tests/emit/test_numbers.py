@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from irrepc.emit.module import Entry, emit, kernels
+from irrepc.emit.module import Entry, compose, emit, kernels
 from irrepc.ir.interpret import interpret
 from irrepc.ir.kernel import Kernel
 from tests.kernels import EXTENTS, RECIPES, SIZES, arrays, settings, width
@@ -58,8 +58,10 @@ def modules(
     def get(name: str, backend: str) -> ModuleType:
         if (name, backend) not in known:
             plain = f"{name.replace(', ', '_').replace(' ', '_')}_{backend}"
-            text = emit("A kernel.", (Entry("kernel", RECIPES[name]),), backend, "a test")
-            known[name, backend] = load(text, folder, plain)
+            made = compose("A kernel.", (Entry("kernel", RECIPES[name]),), backend, "a test")
+            for suffix, text in made.companions:
+                (folder / plain).with_suffix(suffix).write_text(text, encoding="utf-8")
+            known[name, backend] = load(made.text, folder, plain)
         return known[name, backend]
 
     return get
@@ -84,7 +86,7 @@ def evaluate(
         csr.append((values, np.argsort(values, kind="stable"), start))
     extents = [EXTENTS[a] for a in kernel.channels]
     function = getattr(module, kernel.name)
-    if backend == "numba":
+    if backend != "torch":
         result = function(*inputs, *(module.Index(*i) for i in csr), *extents)
     else:
         tensors = [torch.from_numpy(a) for a in inputs]
@@ -93,7 +95,7 @@ def evaluate(
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("backend", ["torch", "numba", "llvm"])
 @pytest.mark.parametrize("rows", [0, 1, 4])
 def test_emitted_code_equals_the_interpreter(
     name: str, backend: str, rows: int, modules: Callable[[str, str], ModuleType]
@@ -122,6 +124,8 @@ def test_numba_text_refuses_mixed_types_and_takes_strided_arrays(modules: Callab
         module.kernel(x, y.astype(np.float32), 2)
     with pytest.raises(TypeError, match="got arrays of int64"):
         module.kernel(x.astype(int), y.astype(int), 2)
+    with pytest.raises(ValueError, match=r"got y of shape \(2, 5\); expected \(3, 5\)"):
+        module.kernel(x, y[:2], 2)
     wide = np.arange(36.0).reshape(3, 12)
     assert np.array_equal(module.kernel(wide[:, ::2], y, 2), module.kernel(wide[:, ::2].copy(), y, 2))
     with pytest.raises(ValueError, match="expected 0 to 2"):
@@ -130,11 +134,11 @@ def test_numba_text_refuses_mixed_types_and_takes_strided_arrays(modules: Callab
 
 def test_nan_stays_where_it_is_put(modules: Callable[[str, str], ModuleType]) -> None:
     """A NaN in one row spoils that row and no other, on both backends."""
-    for backend in ("torch", "numba"):
+    for backend in ("torch", "numba", "llvm"):
         module = modules("product", backend)
         x, y = np.ones((3, 6)), np.ones((3, 5))
         x[1, 2] = np.nan
-        args = (x, y) if backend == "numba" else (torch.from_numpy(x), torch.from_numpy(y))
+        args = (x, y) if backend != "torch" else (torch.from_numpy(x), torch.from_numpy(y))
         o = np.asarray(module.kernel(*args, 2))
         assert np.isnan(o[1]).any()
         assert not np.isnan(o[[0, 2]]).any()
@@ -152,3 +156,41 @@ def test_every_constant_is_the_nearest_double_of_the_exact_value_beside_it() -> 
         exact = isqrt(square * scale * scale // int(below or 1) ** 2)
         assert float(decimal) == exact / scale
     assert len(re.findall(r"^C\d+ = ", text, re.MULTILINE)) == len(found)
+
+
+@pytest.mark.parametrize("name", ["convolution", "convolution, two widths", "crossed", "linear", "norm"])
+@pytest.mark.parametrize("channels", [16, 35])
+def test_vectors_and_their_rest_agree_with_the_torch_text(
+    name: str, channels: int, modules: Callable[[str, str], ModuleType]
+) -> None:
+    """Whole vectors, vectors with a rest, and a rest alone, in one loop nest."""
+    ours, meaning = modules(name, "llvm"), modules(name, "torch")
+    generator = np.random.default_rng(0)
+    for kernel in kernels(Entry("kernel", RECIPES[name])):
+        extents = {a: channels - 5 * i for i, a in enumerate(kernel.channels)}
+        numbers = settings(9, 6)["indices"]
+        csr = []
+        for index in kernel.indices:
+            values = np.array(numbers[index], dtype=np.int64)
+            start = np.searchsorted(np.sort(values), np.arange(SIZES[index] + 1))
+            csr.append((values, np.argsort(values, kind="stable"), start))
+        inputs = []
+        for o in kernel.inputs:
+            wide = sum(int(np.prod([extents[a] for a in axes])) for axes in o.components)
+            rows = 6 if o.index is None else SIZES[o.index]
+            inputs.append(generator.normal(size=(wide,) if o.rows is None else (rows, wide)))
+        for dtype, bound in BOUNDS.items():
+            arrays_ = [a.astype(dtype) for a in inputs]
+            got = getattr(ours, kernel.name)(*arrays_, *(ours.Index(*i) for i in csr), *extents.values())
+            tensors = [torch.from_numpy(a) for a in inputs]
+            indices = [meaning.Index(*map(torch.from_numpy, i)) for i in csr]
+            expected = getattr(meaning, kernel.name)(*tensors, *indices, *extents.values())
+            pairs = zip(
+                got if isinstance(got, tuple) else (got,),
+                expected if isinstance(expected, tuple) else (expected,),
+                strict=True,
+            )
+            for a, b in pairs:
+                scale = max(1.0, float(b.abs().max()))
+                assert a.dtype == dtype
+                assert np.abs(a - b.numpy()).max() <= bound * scale

@@ -19,7 +19,7 @@ PROGRAM = """
 import hashlib
 from irrepc.emit.module import Entry, emit
 from tests.kernels import RECIPES
-text = "".join(emit("A.", (Entry("kernel", RECIPES[n]),), b, "c") for n in RECIPES for b in ("torch", "numba"))
+text = "".join(emit("A.", (Entry("kernel", RECIPES[n]),), b, "c") for n in RECIPES for b in ("torch", "numba", "llvm"))
 print(hashlib.sha256(text.encode()).hexdigest())
 """
 
@@ -74,5 +74,5 @@ def test_a_stranger_can_follow_the_text() -> None:
 
 
 def test_unknown_backends_are_named() -> None:
-    with pytest.raises(BackendError, match="got 'fortran'; expected one of torch, numba"):
+    with pytest.raises(BackendError, match="got 'fortran'; expected one of torch, numba, llvm"):
         check_backend("fortran")

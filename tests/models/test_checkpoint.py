@@ -105,6 +105,8 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"config": json.dumps({"species": [1], "colour": "red"})}, r"settings \['colour'\]"),
         ({"config": "{"}, "settings that are no JSON"),
         ({"config": json.dumps({"species": [1], "cutoff": -1.0})}, "cutoff = -1.0"),
+        ({"config": json.dumps({"species": [1], "cutoff": "far"})}, "wrong types"),
+        ({"config": json.dumps({"cutoff": 1.0})}, "wrong types"),
         ({"dtype": "float16"}, "float16"),
         ({"state_dict": {}}, "do not fit its settings"),
         ({"state_dict": None}, "state_dict"),

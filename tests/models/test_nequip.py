@@ -39,6 +39,7 @@ class TestNequIP(ModelChecks):
 
 class TestNequIPWithBothParities(ModelChecks):
     compared = ()
+    traced = ()
 
     @classmethod
     def build(cls, dtype: torch.dtype, backend: str) -> Any:
@@ -81,6 +82,7 @@ def test_scale_and_shift_stay_in_float64() -> None:
         ({"species": (1, 1)}, "distinct"),
         ({"cutoff": 0.0}, "cutoff = 0.0"),
         ({"cutoff": float("nan")}, "cutoff = nan"),
+        ({"lmax": -1, "features": ()}, "lmax = -1"),
         ({"layers": 0}, "layers = 0"),
         ({"features": (4, 4)}, r"features = \(4, 4\); expected lmax \+ 1"),
         ({"features": (4, 0, 4)}, "features"),
@@ -92,3 +94,13 @@ def test_scale_and_shift_stay_in_float64() -> None:
 def test_impossible_configurations_are_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         replace(SMALL, **change)
+
+
+def test_graphs_that_do_not_fit_the_weights_are_refused() -> None:
+    model = NequIP(SMALL, "torch")
+    double = graph_of([0, 1], [[0.0, 0, 0], [1.0, 0, 0]], cutoff=3.0)
+    with pytest.raises(InputError, match=r"got a graph of torch.float64 on cpu; expected torch.float32"):
+        model(double)
+    graph = graph_of([1, 8], [[0.0, 0, 0], [1.0, 0, 0]], cutoff=3.0, dtype=torch.float32)
+    with pytest.raises(InputError, match=r"species up to 8; expected 0 ... 2; .* species_of"):
+        model(graph)

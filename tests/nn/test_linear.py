@@ -8,7 +8,7 @@ from irrepc.algebra.irreps import Irreps
 from irrepc.errors import IrrepsError
 from irrepc.interop.e3nn_layout import from_e3nn, to_e3nn
 from irrepc.nn.graph import InputError
-from irrepc.nn.linear import Linear
+from irrepc.nn.linear import Linear, SpeciesLinear
 
 PAIRS = [
     ("16x0e", "8x0e"),
@@ -75,3 +75,20 @@ def test_zero_where_nothing_feeds() -> None:
     assert not y[:, :3].any()
     assert y[:, 3].all()
     assert Irreps.of("1x1o+1x0e").dim == y.shape[1]
+
+
+@pytest.mark.parametrize(("before", "after"), [pair for pair in PAIRS if "0x0e" not in pair[0] or "16" in pair[0]])
+def test_a_map_for_each_species_is_e3nns_product_with_the_embedding(before: str, after: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    theirs = o3.FullyConnectedTensorProduct(before, "5x0e", after).double()
+    ours = SpeciesLinear(before, after, 5, dtype=torch.float64)
+    assert ours.weight_numel == theirs.weight_numel
+    embedding = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    species = torch.tensor([0, 2, 2, 1, 0, 2, 1])
+    with torch.no_grad():
+        ours.weight.copy_(theirs.weight.normal_(generator=generator))
+    x = torch.randn(7, ours.irreps_in.dim, generator=generator, dtype=torch.float64)
+    one_hot = torch.nn.functional.one_hot(species, 3).double()
+    expected = from_e3nn(theirs(to_e3nn(x, before), embedding[species]), after)
+    torch.testing.assert_close(ours(x, embedding, one_hot), expected, rtol=1e-12, atol=1e-12)
+    assert ours(x[:0], embedding, one_hot[:0]).shape == (0, ours.irreps_out.dim)

@@ -188,11 +188,27 @@ def test_a_skin_list_is_made_anew_when_it_must() -> None:
     assert made() == 5
 
 
+def test_a_skin_list_follows_the_vacuum_of_a_slab() -> None:
+    skin = SkinList(cutoff=3.0)
+    for height in (20.0, 25.0):
+        graph = skin.graph([0], [[0.0, 0, 0]], np.diag([3.0, 3.0, height]), (True, True, False))
+        assert float(graph.cell[0, 2, 2]) == height
+
+
+def test_a_graph_of_a_skin_list_is_no_view_of_the_positions() -> None:
+    points = np.array([[0.0, 0, 0], [1.0, 0, 0]])
+    graph = SkinList(cutoff=3.0).graph([0, 1], points)
+    points[0] = 9.0
+    assert graph.positions[0].tolist() == [0.0, 0.0, 0.0]
+
+
 def test_a_skin_list_follows_changed_species_without_a_new_search() -> None:
     skin = SkinList(cutoff=3.0)
     points = [[0.0, 0, 0], [1.0, 0, 0]]
     assert skin.graph([0, 1], points).species.tolist() == [0, 1]
     assert skin.graph([1, 1], points).species.tolist() == [1, 1]
     assert skin.made == 1
+    with pytest.raises(InputError, match=r"species of shape \(1,\)"):
+        skin.graph([1], points)
     with pytest.raises(InputError, match="skin: got -1"):
         SkinList(cutoff=3.0, skin=-1.0)

@@ -83,7 +83,7 @@ def test_third_derivatives_go_through_the_torch_text() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("backend", ["torch", "numba", "llvm"])
 def test_compiles_whole_forward_and_backward(backend: str) -> None:
     f, tensors, _ = function(backend)
     compiled = torch.compile(f, fullgraph=True)
@@ -93,7 +93,7 @@ def test_compiles_whole_forward_and_backward(backend: str) -> None:
         assert largest(a, b) < 1e-12 * max(1.0, float(b.abs().max()))
 
 
-@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("backend", ["torch", "numba", "llvm"])
 def test_a_layer_exports(backend: str) -> None:
     layer = Convolution("2x0e+2x1o", "1x0e+1x1o", backend=backend)
     tensors, indices = operands(torch.float32)
@@ -106,16 +106,17 @@ def test_a_layer_exports(backend: str) -> None:
 def test_graphs_without_edges(edges: int) -> None:
     tensors, indices = operands(edges=edges)
     results = []
-    for backend in ("torch", "numba"):
+    for backend in ("torch", "numba", "llvm"):
         o = load(RECIPES["convolution"], backend)(*tensors, *indices, CHANNELS)
         results.append([o, *torch.autograd.grad((o**2).sum(), tensors)])
-    for a, b in zip(*results, strict=True):
-        assert a.shape == b.shape
-        assert torch.equal(a, b) or largest(a, b) < 1e-13
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert a.shape == b.shape
+            assert torch.equal(a, b) or largest(a, b) < 1e-13
 
 
 def test_strided_operands_give_the_same() -> None:
-    for backend in ("torch", "numba"):
+    for backend in ("torch", "numba", "llvm"):
         kernel = load(RECIPES["convolution"], backend)
         (x, y, w), indices = operands()
         wide = torch.stack((x, x), 2).flatten(1)[:, ::2]
@@ -124,15 +125,19 @@ def test_strided_operands_give_the_same() -> None:
 
 
 def test_bad_operands_are_named() -> None:
-    for backend in ("torch", "numba"):
+    for backend in ("torch", "numba", "llvm"):
         kernel = load(RECIPES["convolution"], backend)
         (x, y, w), indices = operands()
         with pytest.raises(TypeError, match=r"got y of torch\.float32; expected float32 or float64, the same for all"):
             kernel(x, y.float(), w, *indices, CHANNELS)
         with pytest.raises(TypeError, match=r"got x of torch\.int64"):
             kernel(x.long(), y, w, *indices, CHANNELS)
-        with pytest.raises(ValueError, match=r"got w of shape \(11, 11\); expected \(edge, 12\)"):
+        with pytest.raises(ValueError, match=r"got w of shape \(11, 11\); expected \(edge = 11, 12\)"):
             kernel(x, y, w[:, :-1], *indices, CHANNELS)
+        with pytest.raises(ValueError, match=r"got x of shape \(4, 8\); expected \(node = 5, 8\)"):
+            kernel(x[:-1], y, w, *indices, CHANNELS)
+        with pytest.raises(ValueError, match=r"got y of shape \(10, 4\); expected \(edge = 11, 4\)"):
+            kernel(x, y[:-1], w, *indices, CHANNELS)
         with pytest.raises(ValueError, match="on meta; expected cpu for all operands"):
             kernel(x, y.to("meta"), w, *indices, CHANNELS)
     with pytest.raises(ValueError, match="expected a CPU tensor for this backend; choose backend='torch'"):

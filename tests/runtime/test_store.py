@@ -71,9 +71,9 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, cache: Path, mo
 
 
 def test_an_unknown_backend_is_named() -> None:
-    with pytest.raises(BackendError, match="got 'fast'; expected one of auto, torch, numba"):
+    with pytest.raises(BackendError, match="got 'fast'; expected one of auto, torch, numba, llvm"):
         load.load(RECIPE, "fast")
-    with pytest.raises(BackendError, match="got 'auto'; expected one of torch, numba"):
+    with pytest.raises(BackendError, match="got 'auto'; expected one of torch, numba, llvm"):
         store.load_module(RECIPE, "auto")
 
 
