@@ -55,9 +55,9 @@ class ModelChecks:
     """Whether reflections are symmetries of the network."""
     vanishes_at_cutoff = True
     """Whether messages fade before the cutoff."""
-    compared: tuple[str, ...] = ("numba",)
+    compared: tuple[str, ...] = ("numba", "llvm")
     """Backends to hold against torch; each compiles for seconds."""
-    traced: tuple[str, ...] = ("torch", "numba")
+    traced: tuple[str, ...] = ("torch", "llvm")
     """Backends whose training step torch.compile must take whole; that takes seconds too."""
 
     @classmethod
@@ -158,6 +158,7 @@ class ModelChecks:
         atoms = structures()["solid"]
         stress = self.predict(model, atoms).stress
         assert stress is not None
+        assert torch.equal(stress, stress.mT)
         for strain in np.random.default_rng(0).normal(size=(3, 3, 3)):
 
             def energy(t: float, strain: np.ndarray = strain) -> float:
@@ -244,7 +245,7 @@ class ModelChecks:
         torch.testing.assert_close(found.forces.double(), expected.forces, rtol=0, atol=margin)
         torch.testing.assert_close(found.energies.double(), expected.energies, rtol=1e-6, atol=margin * len(atoms))
 
-    @pytest.mark.parametrize("backend", ["numba"])
+    @pytest.mark.parametrize("backend", [pytest.param("numba", marks=pytest.mark.slow), "llvm"])
     def test_backends_agree(self, model: Any, backend: str) -> None:
         if backend not in self.compared:
             pytest.skip(f"{backend} is not compared for this network: another class does it, or it cannot run")
@@ -266,7 +267,7 @@ class ModelChecks:
             self.assert_same(Prediction(*(None if t is None else t.cpu() for t in found)), self.predict(model, atoms))
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("backend", ["torch", "numba"])
+    @pytest.mark.parametrize("backend", ["torch", "numba", "llvm"])
     def test_training_on_forces_compiles_whole(self, backend: str) -> None:
         if backend not in self.traced:
             pytest.skip(f"{backend} is not traced for this network: another class does it, or it cannot be")

@@ -61,8 +61,18 @@ class Surd:
         """An integer or fraction as a Surd; a Surd as itself."""
         return x if isinstance(x, Surd) else Surd.of(x)
 
+    def __hash__(self) -> int:
+        """Over integers: a Fraction's own hash takes a modular inverse each time."""
+        return hash(tuple((n, q.numerator, q.denominator) for n, q in self.parts))
+
     def __add__(self, other: Surd | Rational) -> Surd:
-        return _collect((*self.parts, *Surd.lift(other).parts))
+        right = Surd.lift(other)
+        if not right.parts or not self.parts:
+            return right if not self.parts else self
+        if len(self.parts) == len(right.parts) == 1 and self.parts[0][0] == right.parts[0][0]:
+            q = self.parts[0][1] + right.parts[0][1]
+            return Surd(((self.parts[0][0], q),)) if q else ZERO
+        return _collect((*self.parts, *right.parts))
 
     __radd__ = __add__
 
@@ -77,10 +87,12 @@ class Surd:
 
     def __mul__(self, other: Surd | Rational) -> Surd:
         right = Surd.lift(other)
-        if right is ONE or right.parts == ONE.parts:
-            return self
-        if self.parts == ONE.parts:
-            return right
+        if not self.parts or not right.parts:
+            return ZERO
+        if len(self.parts) == len(right.parts) == 1:
+            ((m, p),), ((n, q),) = self.parts, right.parts
+            g = gcd(m, n)
+            return Surd(((m * n // (g * g), p * q * g),))
         pairs = []
         for m, p in self.parts:
             for n, q in right.parts:

@@ -44,12 +44,14 @@ def layers_module(planned: Plan) -> str:
         head(planned.command)[0],
     )
     chosen = dict(planned.channels)
-    choices = (*(("auto",) if len(planned.backends) > 1 else ()), *planned.backends)
+    compiled = tuple(b for b in COMPILED if b in planned.backends)
+    choices = (*(("auto",) if compiled else ()), *planned.backends)
     return render(
         TEMPLATE,
         banner=as_comment(banner),
         lmax=planned.lmax,
-        numba="numba" in planned.backends,
+        compiled=compiled[0] if compiled else "",
+        choices_text=_choices_text(compiled),
         choices=_members(f'"{c}"' for c in choices),
         default=choices[0],
         sides=_sides(planned),
@@ -64,6 +66,9 @@ def layers_module(planned: Plan) -> str:
         **values,
     )
 
+
+COMPILED = {"llvm": "vector code, CPU tensors", "numba": "compiled loops, CPU tensors"}
+"""What stands beside torch, the fastest first: that is what "auto" takes on CPU tensors."""
 
 _LINEARS = (("linear", "Linear", "FEATURES"), ("linear_messages", "MessageLinear", "MESSAGES"))
 
@@ -117,6 +122,15 @@ def _members(names: Iterable[str]) -> str:
     """What stands between the parentheses of a tuple."""
     parts = tuple(names)
     return f"{parts[0]}," if len(parts) == 1 else ", ".join(parts)
+
+
+def _choices_text(compiled: tuple[str, ...]) -> str:
+    """The backends in a sentence."""
+    if not compiled:
+        return '"torch" (unrolled tensor code, any device)'
+    others = ", ".join(f'"{b}" ({COMPILED[b]})' for b in compiled)
+    auto = f'or "auto" ({compiled[0]} on CPU tensors, torch elsewhere)'
+    return f'"torch" (unrolled tensor code, any device), {others}\n{auto}'
 
 
 def _arguments(axes: Axes, chosen: dict[str, int]) -> str:

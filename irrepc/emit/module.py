@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """The text of a file and what is to be said about it: the hash of each entry's kernel, and its costs.
+    """The text of a file and what is to be said about it: the hash of each entry's kernel, and its costs and traffic.
 
     companions  (suffix, text) of files that stand beside it under the same name
     """
@@ -49,6 +49,7 @@ class Module:
     companions: tuple[tuple[str, str], ...]
     hashes: tuple[str, ...]
     costs: tuple[CostLine, ...]
+    traffic: tuple[Traffic, ...]
 
 
 def check_backend(backend: str) -> str:
@@ -113,7 +114,8 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
     companions = {}
     if backend == "llvm":
         companions = llvm_texts(tuple(zip(functions, scheduled, strict=True)), banner)
-    return Module(text, tuple(companions.items()), hashes, costs)
+    moved = tuple(traffic(k, i % ORDERS) for i, k in enumerate(everything))
+    return Module(text, tuple(companions.items()), hashes, costs, moved)
 
 
 def _banner(

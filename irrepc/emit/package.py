@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from irrepc.emit.layers import layers_module
 from irrepc.emit.manifest import manifest_text
-from irrepc.emit.module import BACKENDS, Module, as_comment, compose, head
-from irrepc.emit.plan import LIMIT, TABLE_TITLE, Part, Plan, plan
+from irrepc.emit.module import Module, as_comment, compose, head
+from irrepc.emit.plan import DEFAULT_BACKENDS, LIMIT, TABLE_TITLE, Part, Plan, plan
 from irrepc.emit.report import conventions, report_text
 from irrepc.emit.sources import OPS, ops_text
 from irrepc.emit.tables import coupling_module
@@ -46,14 +46,14 @@ def jobs(planned: Plan) -> tuple[Job, ...]:
 
 
 def package(
-    lmax: int, *, irreps: str | None = None, backends: tuple[str, ...] = BACKENDS, limit: int = LIMIT
+    lmax: int, *, irreps: str | None = None, backends: tuple[str, ...] = DEFAULT_BACKENDS, limit: int = LIMIT
 ) -> dict[str, str]:
     """All files of a package, proved: relative path -> text.  The same arguments give the same bytes.
 
     lmax      the largest degree of harmonics, couplings and rotations
     irreps    the features of the convolution, linear map, gate and norm ("16x0e+8x1o"; only equal multiplicities are
               told apart); None for all irreps of natural parity up to lmax with one multiplicity
-    backends  which of BACKENDS
+    backends  which of irrepc.emit.module.BACKENDS
     limit     terms in one module, all orders; larger parts are left out, and the report says so
     Raises IrrepsError, BackendError, SizeError as `plan` and ProofError when a derivation is wrong.
     """
@@ -66,6 +66,8 @@ def assemble(planned: Plan, modules: Mapping[Key, Module], proofs: Iterable[Proo
     """The files of a package from its composed modules, sorted by path."""
     proofs = tuple(proofs)
     files = {module_path(*key): module.text for key, module in modules.items()}
+    for (part, backend), module in modules.items():
+        files |= {f"{backend}/{part}{suffix}": text for suffix, text in module.companions}
     for backend in planned.backends:
         files[f"{backend}/__init__.py"] = _from_template("package/folder.py.jinja", planned, backend=backend)
     files["__init__.py"] = _package_init(planned)

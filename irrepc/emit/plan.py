@@ -25,6 +25,8 @@ from irrepc.frontend.derive import coupling_terms, estimate
 LIMIT = 40_000
 """Terms in one module, all three orders: lmax 5 keeps every part, and harmonics and rotations go to lmax 8."""
 
+DEFAULT_BACKENDS = ("torch", "numba")
+
 UNIFORM = 64
 """The multiplicity that stands for «the same for all»; recipes hold its letter only."""
 
@@ -73,7 +75,7 @@ class Plan:
         words = [f"irrepc generate --lmax {self.lmax}"]
         if self.irreps is not None:
             words.append(f'--irreps "{self.irreps}"')
-        if self.backends != BACKENDS:
+        if self.backends != DEFAULT_BACKENDS:
             words.extend(f"--backend {b}" for b in self.backends)
         if self.limit != LIMIT:
             words.append(f"--limit {self.limit}")
@@ -85,7 +87,7 @@ class Plan:
 
 
 def plan(
-    lmax: int, *, irreps: str | None = None, backends: tuple[str, ...] = BACKENDS, limit: int = LIMIT
+    lmax: int, *, irreps: str | None = None, backends: tuple[str, ...] = DEFAULT_BACKENDS, limit: int = LIMIT
 ) -> Plan:
     """Choose the parts of a package.
 

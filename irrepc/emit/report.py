@@ -86,7 +86,7 @@ def cost_rows(module: Module) -> list[tuple[str, ...]]:
         flop = _total((*mul, *add))
         sizes = (f"{n:,}" for n in (own, node, flop))
         intensity = flop / (own + node / NEIGHBOURS)
-        rows.append((f"`{t.function}`", str(t.order), _per_channel(mul), _per_channel(add), *sizes, f"{intensity:.1f}"))
+        rows.append((f"`{t.function}`", str(t.order), per_channel(mul), per_channel(add), *sizes, f"{intensity:.1f}"))
     return rows
 
 
@@ -95,7 +95,7 @@ def _total(counts: Iterable[tuple[Axes, int]]) -> int:
     return sum(n * int(CHANNELS ** len(axes)) for axes, n in counts)
 
 
-def _per_channel(counts: Iterable[tuple[Axes, int]]) -> str:
+def per_channel(counts: Iterable[tuple[Axes, int]]) -> str:
     """Operations of one row as a polynomial in the numbers of channels: 40 + 100·u."""
     total: dict[Axes, int] = {}
     for axes, n in counts:

@@ -110,10 +110,11 @@ class Interaction(nn.Module):
         reached = {irrep for a in irreps_in for b in irreps_edge for irrep in a.irrep * b.irrep}
         scalars = Irreps(tuple(b for b in hidden if b.irrep.l == 0 and b.irrep in reached))
         gated = Irreps(tuple(b for b in hidden if b.irrep.l > 0 and b.irrep in reached))
+        gates = Irreps(tuple(Block(b.mul, Irrep(0, 1)) for b in gated))
         self.gate = Gate(
             scalars,
             ["silu" if b.irrep.p == 1 else "tanh" for b in scalars],
-            gates := Irreps(tuple(Block(b.mul, Irrep(0, 1)) for b in gated)),
+            gates,
             ["silu"] * len(gates),
             gated,
         )

@@ -193,9 +193,7 @@ def _expect_finite(loss: Tensor, epoch: int, batch: np.ndarray[tuple[int], np.dt
         )
 
 
-def _check(
-    epochs: int | None, seconds: float | None, batch_size: int, learning_rate: float, averaging: float
-) -> None:
+def _check(epochs: int | None, seconds: float | None, batch_size: int, learning_rate: float, averaging: float) -> None:
     if epochs is None and seconds is None:
         raise InputError("fit: got neither epochs nor seconds; expected one of them; say how long to train")
     for name, value, kept, expected in (

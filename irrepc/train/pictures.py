@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def energy_drift(run: Trajectory) -> bytes:
         above.plot(run.time, exchange, color=BLUE, linewidth=0.8, label="potential")
         above.plot(run.time, kinetic, color=ORANGE, linewidth=0.8, label="kinetic")
         above.plot(run.time, total, color="black", linewidth=1.6, label="total")
-        above.set(ylabel="E − mean / meV per atom", title="Ethanol at constant energy, velocity Verlet")
+        above.set(ylabel="E − mean / meV per atom", title="Molecular dynamics at constant energy (velocity Verlet)")
         above.margins(y=0.3)
         above.legend(ncols=3, loc="upper right")
         below.plot(run.time, total, color="black", linewidth=0.8, label="total")
@@ -113,7 +114,7 @@ def coupling_sparsity(lmax: int) -> bytes:
         for start in starts[1:-1]:
             left.axhline(start - 0.5, color="white", linewidth=1)
             left.axvline(start - 0.5, color="white", linewidth=1)
-        centres = [(a + b - 1) / 2 for a, b in zip(starts, starts[1:], strict=False)]
+        centres = [(a + b - 1) / 2 for a, b in pairwise(starts)]
         left.set_xticks(centres, [str(l) for l in range(lmax + 1)])
         left.set_yticks(centres, [str(l) for l in range(lmax + 1)])
         left.tick_params(length=0)
@@ -139,9 +140,9 @@ def _parity(
     title: str,
     mark_size: float,
 ) -> bytes:
-    """Both axes of the upper picture are the same; the lower one enlarges the differences by its own scale."""
+    """The axes of the upper picture have the same ends; the lower one enlarges the differences by its own scale."""
     with _style():
-        figure, (above, below) = _figure(6.4, 7.6, rows=2, ratios=(2.6, 1))
+        figure, (above, below) = _figure(6.6, 8.6, rows=2, ratios=(2.6, 1))
         both = np.concatenate([np.concatenate(pair) for pair in pairs.values()])
         margin = 0.04 * (both.max() - both.min())
         ends = (both.min() - margin, both.max() + margin)
@@ -154,8 +155,7 @@ def _parity(
             above.scatter(label, answer, label=f"{group}: {notes[group]}", **look)
             below.scatter(label, factor * (answer - label), **look)
         above.set(ylabel=f"model / {unit}", title=f"{title}: model against label", xlim=ends, ylim=ends)
-        above.set_aspect("equal")
-        legend = above.legend(loc="upper left", markerscale=2, handletextpad=0.2)
+        legend = above.legend(loc="upper left", markerscale=(40 / mark_size) ** 0.5, handletextpad=0.2)
         for handle in legend.legend_handles:
             handle.set_alpha(1)
         below.axhline(0, color=GREY, linewidth=1, zorder=0)

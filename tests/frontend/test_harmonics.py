@@ -104,14 +104,14 @@ def test_orders_beyond_the_degree(l: int, m: int) -> None:
 
 @pytest.mark.parametrize("bad", [-1, 2.0, True, "3", None])
 def test_degrees_that_are_none(bad: object) -> None:
-    with pytest.raises(IrrepsError, match="expected an integer >= 0"):
+    with pytest.raises(IrrepsError, match=r"expected an integer >= 0"):
         spherical_harmonics(bad)  # type: ignore[arg-type]
 
 
 def test_normalizations_outside_the_exact_ring() -> None:
     with pytest.raises(ConventionError, match=r"'integral', whose factor 1/√\(4π\) is not in the exact ring"):
         spherical_harmonics(2, "integral")
-    with pytest.raises(ConventionError, match="got 'orthonormal'; expected component or norm"):
+    with pytest.raises(ConventionError, match=r"got 'orthonormal'; expected component or norm"):
         spherical_harmonics(2, "orthonormal")
 
 

@@ -94,7 +94,7 @@ def test_rotation_of_a_half_turn_and_a_third() -> None:
 
 @pytest.mark.parametrize("q", [(0, 0, 0, 0), (1, 2, 3), (0.5, 1, 0, 0)])
 def test_quaternions_that_are_none(q: tuple[float, ...]) -> None:
-    with pytest.raises(IrrepsError, match="quaternion: got .*; expected four rational numbers"):
+    with pytest.raises(IrrepsError, match=r"quaternion: got .*; expected four rational numbers"):
         rotation_matrix(q)  # type: ignore[arg-type]
 
 
@@ -162,7 +162,7 @@ def test_kernel_shape_and_labels() -> None:
 
 @pytest.mark.parametrize("bad", [-1, 2.0, True])
 def test_degrees_that_are_none(bad: object) -> None:
-    with pytest.raises(IrrepsError, match="expected an integer >= 0"):
+    with pytest.raises(IrrepsError, match=r"expected an integer >= 0"):
         wigner_d(bad)  # type: ignore[arg-type]
 
 

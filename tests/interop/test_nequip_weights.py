@@ -61,9 +61,10 @@ def test_all_reference_structures(shared: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backend", ["numba", "llvm"])
 @pytest.mark.parametrize("name", MODELS)
-def test_all_reference_structures_with_compiled_kernels(shared: Path, name: str) -> None:
-    model = load_nequip(shared / "fixtures" / "nequip_small" / f"{name}.pt", "numba")
+def test_all_reference_structures_with_compiled_kernels(shared: Path, name: str, backend: str) -> None:
+    model = load_nequip(shared / "fixtures" / "nequip_small" / f"{name}.pt", backend)
     for structure in references(shared, name):
         assert_reproduces(model, structure)
 

@@ -38,7 +38,7 @@ class TestNequIP(ModelChecks):
 
 
 class TestNequIPWithBothParities(ModelChecks):
-    compared = ()
+    compared = ("llvm",)
     traced = ()
 
     @classmethod
