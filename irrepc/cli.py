@@ -95,7 +95,10 @@ def generate(
 @click.option("--order", type=click.IntRange(0, 2), help="0 forward, 1 VJP, 2 VJP of the VJP.")
 @click.option("--latex", is_flag=True, help="Formulas as LaTeX.")
 def show(what: str, view: str | None, order: int | None, latex: bool) -> None:
-    """Print WHAT: "1o x 1o -> 1e", "Y 3", "CG 1 1 2", "D 2", "convolution 16x0e+16x1o", "linear ...", "gate ...", "norm ...".
+    """Print a formula, IR or emitted text of WHAT.
+
+    WHAT is "1o x 1o -> 1e", "Y 3", "CG 1 1 2", "D 2", or convolution, linear, gate or norm and irreps, as in
+    "convolution 16x0e+16x1o" and "linear 16x0e -> 4x0e".
 
     A formula where there is one, else the IR; or what --as says: the IR, the cost after each pass, emitted text.
     """

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from irrepc.commands.produce import Product, produce
 from irrepc.commands.write import check_target, write_package
+from irrepc.emit.module import ORDERS
 from irrepc.emit.plan import Plan
 from irrepc.emit.report import CHANNELS, cost_rows, omitted_rows
 
@@ -47,18 +48,20 @@ def show_proofs(product: Product, console: Console) -> None:
 def show_costs(product: Product, console: Console) -> None:
     """The operations of each function; a module of many functions in one line."""
     planned = product.planned
-    columns = ("emitted", "order", "mul", "add", "flop", "flop/byte")
-    table = Table(*columns, box=box.SIMPLE, pad_edge=False, caption=f"for each row; flop with {CHANNELS} channels")
-    for column in (table.columns[1], *table.columns[4:]):
+    table = Table("emitted", "mul", "add", "flop", "of VJP", "of its VJP", box=box.SIMPLE, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for column in table.columns[3:]:
         column.justify = "right"
     for part in planned.parts:
         rows = cost_rows(product.modules[part.name, planned.backends[0]])
         if len(part.entries) > 2:
-            table.add_row(part.name, "0-2", f"{len(rows)} functions: see REPORT.md", "", "", "")
+            table.add_row(part.name, f"{len(rows)} functions", "", "", "", "")
             continue
-        for name, order, mul, add, _, _, flop, intensity in rows:
-            table.add_row(name.strip("`"), order, mul, add, flop, intensity)
+        for forward, first, second in zip(*(rows[order::ORDERS] for order in range(ORDERS)), strict=True):
+            name, _, mul, add, _, _, flop, _ = forward
+            table.add_row(name.strip("`"), mul, add, flop, first[6], second[6])
     console.print(table)
+    console.out(f"for each row; flop with {CHANNELS} channels; REPORT.md has more", highlight=False)
 
 
 def show_omitted(planned: Plan, console: Console) -> None:
