@@ -13,6 +13,10 @@ class IrrepcError(Exception):
     """The root of all errors raised on purpose by irrepc."""
 
 
+class InputError(IrrepcError, ValueError):
+    """Numbers or arrays that a graph, a layer or a model cannot take."""
+
+
 class IrrepsError(IrrepcError, ValueError):
     """Irreps that cannot be read, or that do not fit the place where they are used."""
 

@@ -61,10 +61,6 @@ class Surd:
         """An integer or fraction as a Surd; a Surd as itself."""
         return x if isinstance(x, Surd) else Surd.of(x)
 
-    def __hash__(self) -> int:
-        """Over integers: a Fraction's own hash takes a modular inverse each time."""
-        return hash(tuple((n, q.numerator, q.denominator) for n, q in self.parts))
-
     def __add__(self, other: Surd | Rational) -> Surd:
         right = Surd.lift(other)
         if not right.parts or not self.parts:

@@ -115,7 +115,8 @@ class _Writer:
         flat = "0"
         for a in o.components[component]:
             flat = self.plus(self.times(flat, f"%{a}"), at[a])
-        return self.op(f"getelementptr inbounds {self.real}, ptr {row}, i64 {self.plus(self.volume(count(before)), flat)}", "p")
+        place = self.plus(self.volume(count(before)), flat)
+        return self.op(f"getelementptr inbounds {self.real}, ptr {row}, i64 {place}", "p")
 
     # ── numbers ──────────────────────────────────────────────────────────────────────────────────
 

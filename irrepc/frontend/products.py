@@ -60,7 +60,8 @@ def linear(recipe: LinearRecipe) -> Kernel:
                 axes.append(a.axes + c.axes)
                 names.append(f"{a.irrep} block {i} -> block {k}")
                 for m in range(a.irrep.dim):
-                    pairs.append((Ref("o", right[k] + m), Term(ONE, tuple(sorted((weight, Ref("x", left[i] + m)))))))
+                    factors = tuple(sorted((weight, Ref("x", left[i] + m))))
+                    pairs.append((Ref("o", right[k] + m), Term(ONE, factors)))
     w = Operand("w", tuple(axes), None, labels=tuple(names))
     return Kernel("linear", (x, w), (out,), collect(pairs), doc=str(recipe))
 

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from irrepc.algebra.irreps import Irreps
-from irrepc.errors import require
+from irrepc.errors import InputError, require
 from irrepc.models.nequip import Interaction, NequIP, NequIPConfig
-from irrepc.nn.graph import InputError
 from irrepc.nn.radial import ScalarMLP
 
 _PREFIX = "model.func."

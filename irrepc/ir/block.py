@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from irrepc.errors import KernelError
 from irrepc.ir.kernel import Axes, Equation, Kernel, Operand, Ref, Term
 
-LOOP_LIMIT = 80
-"""Multiply-adds in one channel loop: beyond this the scalars no longer stay near the registers and are spilled."""
+LOOP_LIMIT = 48
+"""Terms in one channel loop: beyond this the scalars no longer stay near the registers and are spilled."""
 
 
 @dataclass(frozen=True, slots=True)

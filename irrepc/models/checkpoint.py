@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from irrepc.errors import InputError
 from irrepc.models.nequip import NequIP, NequIPConfig
-from irrepc.nn.graph import InputError
 
 Network = NequIP
 _NETWORKS = {"NequIP": (NequIP, NequIPConfig)}

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
+from irrepc.errors import InputError
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.gate import Gate
-from irrepc.nn.graph import Graph, InputError, check_graph, edge_vectors
+from irrepc.nn.graph import Graph, check_graph, edge_vectors
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.linear import Linear, SpeciesLinear
 from irrepc.nn.norm import safe_norm

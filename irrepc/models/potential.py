@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from irrepc.nn.graph import Graph, InputError
+from irrepc.errors import InputError
+from irrepc.nn.graph import Graph
 
 
 class Prediction(NamedTuple):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from irrepc.algebra.irreps import Block, Irreps
 from irrepc.algebra.recipe import ProductRecipe, labels, uvu_paths
-from irrepc.errors import IrrepsError
-from irrepc.nn.graph import Index, InputError
+from irrepc.errors import InputError, IrrepsError
+from irrepc.nn.graph import Index
 from irrepc.runtime.load import check_choice, load
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from irrepc.nn.graph import InputError
+from irrepc.errors import InputError
 
 
 def frame_quaternions(n: Tensor) -> Tensor:

@@ -8,11 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from irrepc.errors import IrrepcError
-
-
-class InputError(IrrepcError, ValueError):
-    """Numbers or arrays that a graph, a layer or a model cannot take."""
+from irrepc.errors import InputError
 
 
 class Index(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from irrepc.algebra.irreps import Irreps
-from irrepc.nn.graph import InputError
+from irrepc.errors import InputError
 
 
 class _Target(NamedTuple):

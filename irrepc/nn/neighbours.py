@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from irrepc.errors import require
-from irrepc.nn.graph import Graph, Index, InputError, index_of
+from irrepc.errors import InputError, require
+from irrepc.nn.graph import Graph, Index, index_of
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

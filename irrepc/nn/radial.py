@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irrepc.nn.graph import InputError
+from irrepc.errors import InputError
 
 
 def polynomial_cutoff(x: Tensor, p: int = 6) -> Tensor:

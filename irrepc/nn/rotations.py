@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from irrepc.nn.graph import InputError
+from irrepc.errors import InputError
 from irrepc.nn.norm import safe_norm
 
 

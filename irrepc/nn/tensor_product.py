@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.algebra.recipe import Label, Path, ProductRecipe, labels
-from irrepc.errors import IrrepsError
-from irrepc.nn.graph import InputError
+from irrepc.errors import InputError, IrrepsError
 from irrepc.runtime.load import check_choice, load
 
 MODES = ("uvw", "uvu", "uvv", "uuw", "uuu", "uvuv")
@@ -39,8 +38,7 @@ class Instruction(NamedTuple):
 class _Step(NamedTuple):
     """What happens to one block of a kernel's output."""
 
-    start: int
-    stop: int
+    width: int
     components: int
     slot: int
     coefficient: float
@@ -57,6 +55,7 @@ class _Group(nn.Module):
         names = dict.fromkeys(a for label in (*recipe.left, *recipe.right) for a in label.axes)
         self._extents = tuple(extents[name] for name in names)
         self._kernel = load(recipe, backend)
+        self._widths = tuple(s.width for s in steps)
         self._weights = tuple(s.weight for s in steps if s.weight is not None and s.matrix is None)
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor) -> list[tuple[int, Tensor]]:
@@ -66,8 +65,7 @@ class _Group(nn.Module):
             inputs.append(torch.cat([weight[..., s] for s in self._weights], -1))
         z = self._kernel(*inputs, *self._extents)
         out = []
-        for step in self.steps:
-            part = z[:, step.start : step.stop]
+        for step, part in zip(self.steps, z.split_with_sizes(self._widths, 1), strict=True):
             if step.matrix is not None and step.weight is not None:
                 part = part.reshape(-1, step.components, step.matrix[0])
                 matrix = weight[..., step.weight]
@@ -213,7 +211,6 @@ class TensorProduct(nn.Module):
         out: list[Label] = []
         paths: list[Path] = []
         steps: list[_Step] = []
-        start = 0
         for n in chosen:
             i = self.instructions[n]
             irrep: Irrep = self.irreps_out[i.i_out].irrep
@@ -223,11 +220,9 @@ class TensorProduct(nn.Module):
             weighted = i.has_weight and i.mode not in _MIXED
             paths.append(Path(i.i1, i.i2, len(out), weighted))
             out.append(Label(axes, irrep))
-            stop = start + irrep.dim * channels
             matrix = (channels, shapes[n][-1]) if i.mode in _MIXED else None
             weight = self.weight_slices[n] if i.has_weight else None
-            steps.append(_Step(start, stop, irrep.dim, i.i_out, self._coefficients[n], weight, matrix))
-            start = stop
+            steps.append(_Step(irrep.dim * channels, irrep.dim, i.i_out, self._coefficients[n], weight, matrix))
         any_weighted = any(p.weighted for p in paths)
         kind = "none" if not any_weighted else "shared" if self.shared_weights else "row"
         recipe = ProductRecipe(left, right, tuple(out), tuple(paths), weights=kind, component=component)

@@ -134,7 +134,8 @@ def _register(
     _LIBRARIES.append(library)
     orders = [forward, derivative(forward), derivative(derivative(forward))]
     suffixes = ("", "_vjp", "_vjp_vjp")
-    runs = [_implementation(getattr(module, name + suffix), module, s) for s, suffix in zip(orders, suffixes, strict=True)]
+    functions = [getattr(module, name + suffix) for suffix in suffixes]
+    runs = [_implementation(f, module, s) for f, s in zip(functions, orders, strict=True)]
     for s, suffix, run in zip(orders, suffixes, runs, strict=True):
         library.define(f"{unique}{suffix}({_schema(s)}) -> Tensor[]")
         library.impl(f"{unique}{suffix}", run, "CPU")
@@ -153,7 +154,7 @@ def _register(
 
 
 def _eager(s: Signature, run: Callable[..., Any], gradient: Callable[..., Any]) -> Callable[..., Any]:
-    """One order for eager calls: the dispatcher costs more than a small kernel, so torch is asked only for gradients."""
+    """One order for eager calls: the dispatcher costs more than a small kernel; torch is asked for gradients only."""
     setup, backward = _setup(s), _backward(s, gradient)
 
     class Order(torch.autograd.Function):

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irrepc.errors import IrrepcError
+from irrepc.errors import InputError, IrrepcError
 from irrepc.models.checkpoint import Network
 from irrepc.models.potential import Prediction, energy_and_forces
-from irrepc.nn.graph import InputError
 from irrepc.train.batches import Labelled, join, label
 from irrepc.train.evaluate import Errors, evaluate
 from irrepc.train.frames import Frames, force_statistics

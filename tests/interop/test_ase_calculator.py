@@ -14,12 +14,11 @@ from ase.calculators.fd import calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
-from irrepc.errors import MissingExtraError
+from irrepc.errors import InputError, MissingExtraError
 from irrepc.interop.ase_calculator import IrrepcCalculator
 from irrepc.models.checkpoint import save_model
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.potential import energy_and_forces
-from irrepc.nn.graph import InputError
 from irrepc.nn.neighbours import graph_of_atoms
 from tests.model_checks import structures
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from irrepc.algebra.irreps import Irreps
+from irrepc.errors import InputError
 from irrepc.interop.nequip import config_from, load_nequip, nequip_from, rows_by_path
 from irrepc.models.checkpoint import load_model, save_model
 from irrepc.models.nequip import NequIP
 from irrepc.models.potential import energy_and_forces
-from irrepc.nn.graph import InputError
 from irrepc.nn.neighbours import graph_of, species_of
 
 MODELS = (

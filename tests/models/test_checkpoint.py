@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from irrepc.errors import InputError
 from irrepc.models.checkpoint import load_model, save_model
 from irrepc.models.nequip import NequIP, NequIPConfig
-from irrepc.nn.graph import InputError
 
 CONFIG = NequIPConfig(
     species=(1, 8), cutoff=2.5, layers=1, lmax=0, features=(2,), embedding=2, radial_width=3, shifts=(-1.1, 0.1)

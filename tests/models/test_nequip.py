@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from irrepc.errors import InputError
 from irrepc.models.nequip import NequIP, NequIPConfig
-from irrepc.nn.graph import InputError
 from irrepc.nn.neighbours import graph_of
 from tests.model_checks import ModelChecks, structures
 

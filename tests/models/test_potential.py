@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from irrepc.errors import InputError
 from irrepc.models.potential import Potential, energy_and_forces
-from irrepc.nn.graph import Graph, InputError, batch, edge_vectors
+from irrepc.nn.graph import Graph, batch, edge_vectors
 from irrepc.nn.neighbours import graph_of
 
 

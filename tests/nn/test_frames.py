@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from irrepc.errors import InputError
 from irrepc.nn.frames import directions, edge_frames, frame_quaternions
-from irrepc.nn.graph import InputError
 from irrepc.nn.rotations import quaternion_to_matrix
 
 POLAR = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)

@@ -5,10 +5,9 @@ import torch
 from e3nn.math._normalize_activation import normalize2mom
 from e3nn.nn import Gate as TheirGate
 
-from irrepc.errors import IrrepsError
+from irrepc.errors import InputError, IrrepsError
 from irrepc.interop.e3nn_layout import from_e3nn, to_e3nn
 from irrepc.nn.gate import ACTIVATIONS, Gate
-from irrepc.nn.graph import InputError
 
 CASES = [
     ("8x0e", ["silu"], "", [], ""),

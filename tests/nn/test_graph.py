@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from irrepc.nn.graph import Graph, Index, InputError, batch, edge_vectors, graph_from_edges, index_of
+from irrepc.errors import InputError
+from irrepc.nn.graph import Graph, Index, batch, edge_vectors, graph_from_edges, index_of
 
 
 def check_index(index: Index, rows: int) -> None:

@@ -5,9 +5,8 @@ import torch
 from e3nn import o3
 
 from irrepc.algebra.irreps import Irreps
-from irrepc.errors import IrrepsError
+from irrepc.errors import InputError, IrrepsError
 from irrepc.interop.e3nn_layout import from_e3nn, to_e3nn
-from irrepc.nn.graph import InputError
 from irrepc.nn.linear import Linear, SpeciesLinear
 
 PAIRS = [

@@ -11,8 +11,8 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from irrepc.errors import MissingExtraError
-from irrepc.nn.graph import InputError, edge_vectors
+from irrepc.errors import InputError, MissingExtraError
+from irrepc.nn.graph import edge_vectors
 from irrepc.nn.neighbours import NeighbourList, SkinList, graph_of, graph_of_atoms, neighbours, species_of
 
 CELLS = {

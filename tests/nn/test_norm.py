@@ -5,8 +5,8 @@ import torch
 from e3nn import o3
 
 from irrepc.algebra.irreps import Irreps
+from irrepc.errors import InputError
 from irrepc.interop.e3nn_layout import from_e3nn, to_e3nn
-from irrepc.nn.graph import InputError
 from irrepc.nn.norm import EquivariantLayerNorm, irreps_norm, safe_norm
 
 TEXT = "4x0e+3x0o+5x1o+2x2e"

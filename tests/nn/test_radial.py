@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from irrepc.nn.graph import InputError
+from irrepc.errors import InputError
 from irrepc.nn.radial import BesselBasis, GaussianBasis, ScalarMLP, cosine_cutoff, polynomial_cutoff
 
 CUTOFFS = {"polynomial": polynomial_cutoff, "cosine": cosine_cutoff}

@@ -7,7 +7,7 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from irrepc.nn.graph import InputError
+from irrepc.errors import InputError
 from irrepc.nn.rotations import (
     axis_angle_to_quaternion,
     check_rotations,

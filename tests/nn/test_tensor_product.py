@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from irrepc.algebra.irreps import Irreps
-from irrepc.errors import IrrepsError
+from irrepc.errors import InputError, IrrepsError
 from irrepc.interop.e3nn_layout import from_e3nn, to_e3nn
-from irrepc.nn.graph import InputError
 from irrepc.nn.tensor_product import (
     FullyConnectedTensorProduct,
     TensorProduct,
