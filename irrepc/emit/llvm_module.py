@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from irrepc.emit.llvm_text import LANES, llvm_function, llvm_head
+from irrepc.emit.llvm_text import llvm_function, llvm_head
+from irrepc.emit.llvm_writer import LANES
 from irrepc.emit.numba_text import numba_function
 from irrepc.emit.views import Function
 from irrepc.ir.block import Block
@@ -23,15 +24,17 @@ def llvm_functions(kernel: Kernel, scheduled: tuple[Block, ...]) -> Function:
         passed = []
         for name in names[2:]:
             if name in block.kernel.channels:
-                passed.append(name)
-            elif name in arrays:
+                continue
+            if name in arrays:
                 if not (shared and name in outputs):
                     passed.append(f"_address({name})")
             else:
                 index, _, which = name.rpartition("_")
                 known = index in block.kernel.indices
                 passed.append(f"_address({index}.{which})" if known else f"_address({name}.values)")
-        kernel_text = f'_kernel("{part.name}", {part.first}.dtype, {len(names)})'
+        extents = ", ".join(f"{a}={a}" for a in block.kernel.channels)
+        count = len(names) - len(block.kernel.channels)
+        kernel_text = f'_kernel("{part.name}", {part.first}.dtype, {count}{", " * bool(extents)}{extents})'
         if shared:
             call = f"_run_partial({kernel_text}, cuts, threads, ({', '.join(passed)},), ({', '.join(outputs)},))"
         else:

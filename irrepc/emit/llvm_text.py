@@ -1,194 +1,26 @@
 """LLVM text: a scheduled kernel as explicit-vector LLVM IR, one function for each way its outputs are scattered.
 
-Channels are the vector axis: each channel loop runs over `lanes` channels at a time and then over the rest one by
-one.  Nothing is left for a vectoriser to find, so compiling is short and the result does not depend on luck.
-Loop counters and accumulators are stack slots; LLVM's mem2reg turns them into registers.
+Channels are the vector axis: each channel loop runs over whole vectors first and over the rest after.  Nothing is left
+for a vectoriser to find, so compiling is short and the result does not depend on luck.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-
-from irrepc.algebra.surd import ONE, Surd
-from irrepc.emit.printer import size, variable
+from irrepc.emit.llvm_writer import LANES, REALS, Writer, reduction
+from irrepc.emit.printer import variable
 from irrepc.emit.views import count
 from irrepc.ir.block import Block, Stage, Statement
-from irrepc.ir.kernel import Axes, Kernel, Operand, Ref, Term
-
-REALS = {"float32": "float", "float64": "double"}
-LANES = {"float32": 16, "float64": 8}
-"""512 bits: one AVX-512 register, two of AVX2, four of NEON; LLVM splits what the machine has not."""
+from irrepc.ir.kernel import Kernel, Operand, Ref
 
 
-@dataclass(slots=True)
-class _Writer:
-    """Writes one function."""
-
-    kernel: Kernel
-    real: str
-    lanes: int
-    lines: list[str] = field(default_factory=list)
-    slots: list[str] = field(default_factory=list)
-    counter: int = 0
-    scalars: dict[Ref, str] = field(default_factory=dict)
-    axes: dict[Ref, Axes] = field(default_factory=dict)
-    operands: dict[str, Operand] = field(default_factory=dict)
-
-    # ── lines ────────────────────────────────────────────────────────────────────────────────────
-
-    def name(self, hint: str = "t") -> str:
-        """A fresh register."""
-        self.counter += 1
-        return f"%{hint}.{self.counter}"
-
-    def op(self, text: str, hint: str = "t", note: str = "") -> str:
-        """Append `register = text` and return the register."""
-        register = self.name(hint)
-        self.lines.append(f"  {register} = {text}" + (f"  ; {note}" if note else ""))
-        return register
-
-    def do(self, text: str) -> None:
-        """Append an instruction without a result."""
-        self.lines.append(f"  {text}")
-
-    def comment(self, text: str) -> None:
-        """Append a comment line."""
-        self.lines.append(f"  ; {text}")
-
-    def slot(self, kind: str, hint: str) -> str:
-        """A stack slot, allocated on entry."""
-        register = self.name(hint)
-        self.slots.append(f"  {register} = alloca {kind}")
-        return register
-
-    @contextmanager
-    def loop(self, start: str, stop: str, step: int, hint: str) -> Iterator[str]:
-        """for (i = start; i < stop; i += step); yields i."""
-        self.counter += 1
-        label = f"{hint}.{self.counter}"
-        place = self.slot("i64", hint)
-        self.do(f"store i64 {start}, ptr {place}")
-        self.do(f"br label %{label}.test")
-        self.lines.append(f"{label}.test:")
-        i = self.op(f"load i64, ptr {place}", hint)
-        again = self.op(f"icmp slt i64 {i}, {stop}", "again")
-        self.do(f"br i1 {again}, label %{label}.body, label %{label}.end")
-        self.lines.append(f"{label}.body:")
-        yield i
-        following = self.op(f"add nsw i64 {i}, {step}", hint)
-        self.do(f"store i64 {following}, ptr {place}")
-        self.do(f"br label %{label}.test")
-        self.lines.append(f"{label}.end:")
-
-    # ── integers and addresses ───────────────────────────────────────────────────────────────────
-
-    def times(self, a: str, b: str) -> str:
-        """a · b, folded where one is a literal 0 or 1."""
-        if "0" in (a, b):
-            return "0"
-        if a == "1" or b == "1":
-            return b if a == "1" else a
-        return self.op(f"mul nsw i64 {a}, {b}", "i")
-
-    def plus(self, a: str, b: str) -> str:
-        """a + b, folded where one is a literal 0."""
-        if "0" in (a, b):
-            return b if a == "0" else a
-        return self.op(f"add nsw i64 {a}, {b}", "i")
-
-    def volume(self, components: dict[Axes, int]) -> str:
-        """Σ n · Π extents."""
-        total = "0"
-        for axes, n in components.items():
-            product = str(n)
-            for a in axes:
-                product = self.times(product, f"%{a}")
-            total = self.plus(total, product)
-        return total
-
-    def element(self, o: Operand, component: int, row: str, at: dict[str, str]) -> str:
-        """The address of a component at the channels `at`, from the address of its row."""
-        before = Operand(o.name, o.components[:component])
-        flat = "0"
-        for a in o.components[component]:
-            flat = self.plus(self.times(flat, f"%{a}"), at[a])
-        place = self.plus(self.volume(count(before)), flat)
-        return self.op(f"getelementptr inbounds {self.real}, ptr {row}, i64 {place}", "p")
-
-    # ── numbers ──────────────────────────────────────────────────────────────────────────────────
-
-    def kind(self, lanes: int) -> str:
-        """The type of a value: a number, or a vector of channels."""
-        return self.real if lanes == 1 else f"<{lanes} x {self.real}>"
-
-    def constant(self, value: Surd, lanes: int) -> str:
-        """A literal, rounded once."""
-        number = float(value)
-        if self.real == "float":
-            number = struct.unpack("f", struct.pack("f", number))[0]
-        bits = struct.unpack("<Q", struct.pack("<d", number))[0]
-        return self.splat(f"0x{bits:016X}", lanes)
-
-    def splat(self, value: str, lanes: int) -> str:
-        """A number in every lane."""
-        if lanes == 1:
-            return value
-        kind = self.kind(lanes)
-        one = self.op(f"insertelement {kind} poison, {self.real} {value}, i64 0", "v")
-        return self.op(f"shufflevector {kind} {one}, {kind} poison, <{lanes} x i32> zeroinitializer", "v")
-
-    def total(self, terms: tuple[Term, ...], value: dict[Ref, str], lanes: int, note: str) -> str:
-        """Σ terms, those with the same |coefficient| taken together; multiply-adds are left to contraction."""
-        kind = self.kind(lanes)
-        groups: dict[Surd, list[Term]] = {}
-        for t in terms:
-            groups.setdefault(size(t.coeff), []).append(t)
-        result = ""
-        for absolute, group in groups.items():
-            lead = group[0].coeff.sign if absolute != ONE else 1
-            inner = "" if absolute != ONE else result
-            for t in group:
-                inner = self.accumulate(inner, t.coeff.sign * lead, t.factors, value, lanes)
-            if absolute == ONE:
-                result = inner
-                continue
-            literal = self.constant(absolute, lanes)
-            scaled = self.op(f"fmul contract nsz {kind} {literal}, {inner}", note=str(absolute))
-            result = self.join(result, lead, scaled, kind)
-        if not note:
-            return result
-        self.lines[-1] += f"  ; {note}"
-        return result
-
-    def accumulate(self, before: str, sign: int, factors: tuple[Ref, ...], value: dict[Ref, str], lanes: int) -> str:
-        """before ± Π factors."""
-        kind = self.kind(lanes)
-        if not factors:
-            return self.join(before, sign, self.constant(ONE, lanes), kind)
-        ordered = sorted(factors, key=lambda f: (len(self.axes[f]), f))
-        product = value[ordered[0]]
-        for f in ordered[1:]:
-            product = self.op(f"fmul contract nsz {kind} {product}, {value[f]}")
-        return self.join(before, sign, product, kind)
-
-    def join(self, before: str, sign: int, value: str, kind: str) -> str:
-        """before ± value; an empty `before` is nothing."""
-        if before:
-            return self.op(f"{'fadd' if sign > 0 else 'fsub'} contract nsz {kind} {before}, {value}")
-        return value if sign > 0 else self.op(f"fneg {kind} {value}")
-
-
-def llvm_function(name: str, block: Block, dtype: str, lanes: int | None = None) -> str:
-    """The text of one part: `void name(n0, n1, inputs, gathered rows, CSR of the scatter, extents, outputs)`.
+def llvm_function(name: str, block: Block, dtype: str) -> str:
+    """The text of one part: `void name(n0, n1, inputs, gathered rows, CSR of the scatter, outputs)`.
 
     dtype  "float32" or "float64"
-    lanes  channels per vector; default LANES[dtype]
+    Channel extents are constants @u, @v, ... of the module, which whoever compiles it defines.
     """
     kernel = block.kernel
-    w = _Writer(kernel, REALS[dtype], lanes or LANES[dtype])
+    w = Writer(kernel, REALS[dtype], LANES[dtype])
     w.operands = kernel.operands
     w.axes = {Ref(o.name, i): a for o in w.operands.values() for i, a in enumerate(o.components)}
     inputs = used_inputs(kernel)
@@ -199,11 +31,11 @@ def llvm_function(name: str, block: Block, dtype: str, lanes: int | None = None)
     arguments += [f"ptr noalias readonly %{g}" for g in gathers]
     if scatter is not None:
         arguments += [f"ptr noalias readonly %{scatter}_{part}" for part in ("order", "start")]
-    arguments += [f"i64 %{a}" for a in kernel.channels]
     arguments += [f"ptr noalias %{o.name}" for o in kernel.outputs]
     _rows(w, block, inputs, gathers, scatter)
     head = f"define void @{name}({', '.join(arguments)}) #0 {{"
-    return "\n".join([head, "entry:", *w.slots, *w.lines, "  ret void", "}", ""])
+    extents = [f"  %{a} = load i64, ptr @{a}" for a in kernel.channels]
+    return "\n".join([head, "entry:", *extents, *w.slots, *w.lines, "  ret void", "}", ""])
 
 
 def used_inputs(kernel: Kernel) -> tuple[Operand, ...]:
@@ -217,7 +49,7 @@ def gathered(inputs: tuple[Operand, ...], scatter: str | None) -> tuple[str, ...
     return tuple(dict.fromkeys(o.index for o in inputs if o.index is not None and o.index != scatter))
 
 
-def _rows(w: _Writer, block: Block, inputs: tuple[Operand, ...], gathers: tuple[str, ...], scatter: str | None) -> None:
+def _rows(w: Writer, block: Block, inputs: tuple[Operand, ...], gathers: tuple[str, ...], scatter: str | None) -> None:
     """The loops over rows around the stages."""
     kernel = w.kernel
     strides = {o.name: w.volume(count(o)) for o in (*inputs, *kernel.outputs)}
@@ -239,18 +71,18 @@ def _rows(w: _Writer, block: Block, inputs: tuple[Operand, ...], gathers: tuple[
             _edge(w, block, inputs, gathers, {None: e, scatter: n}, strides)
 
 
-def _row(w: _Writer, o: Operand, row: str, strides: dict[str, str]) -> str:
+def _row(w: Writer, o: Operand, row: str, strides: dict[str, str]) -> str:
     """The address of a row."""
     return w.op(f"getelementptr inbounds {w.real}, ptr %{o.name}, i64 {w.times(row, strides[o.name])}", "row")
 
 
-def _blank(w: _Writer, row: str, width: str) -> None:
+def _blank(w: Writer, row: str, width: str) -> None:
     bytes_ = w.times(width, "4" if w.real == "float" else "8")
     w.do(f"call void @llvm.memset.p0.i64(ptr align 4 {row}, i8 0, i64 {bytes_}, i1 false)")
 
 
 def _edge(
-    w: _Writer,
+    w: Writer,
     block: Block,
     inputs: tuple[Operand, ...],
     gathers: tuple[str, ...],
@@ -277,14 +109,14 @@ def _edge(
                 _scalar_statement(w, s, rows)
 
 
-def _used(stages: tuple[Stage, ...], w: _Writer, *, channelled: bool) -> list[Ref]:
+def _used(stages: tuple[Stage, ...], w: Writer, *, channelled: bool) -> list[Ref]:
     """The input components that some stages read, with channels or without."""
     inputs = {o.name for o in w.kernel.inputs}
     used = {f for stage in stages for s in stage.statements for t in s.terms for f in t.factors}
     return sorted(f for f in used if f.operand in inputs and bool(w.axes[f]) == channelled)
 
 
-def _scalar_statement(w: _Writer, s: Statement, rows: dict[str, str]) -> None:
+def _scalar_statement(w: Writer, s: Statement, rows: dict[str, str]) -> None:
     result = w.total(s.terms, w.scalars, 1, w.operands[s.target.operand].label(s.target.component))
     if s.verb == "let":
         w.scalars[s.target] = result
@@ -293,7 +125,7 @@ def _scalar_statement(w: _Writer, s: Statement, rows: dict[str, str]) -> None:
     _write(w, s.verb, result, place, 1)
 
 
-def _write(w: _Writer, verb: str, value: str, place: str, lanes: int) -> None:
+def _write(w: Writer, verb: str, value: str, place: str, lanes: int) -> None:
     kind = w.kind(lanes)
     align = f"align {4 if w.real == 'float' else 8}"
     if verb == "add":
@@ -302,39 +134,42 @@ def _write(w: _Writer, verb: str, value: str, place: str, lanes: int) -> None:
     w.do(f"store {kind} {value}, ptr {place}, {align}")
 
 
-def _channel_loops(w: _Writer, stage: Stage, rows: dict[str, str]) -> None:
+def _channel_loops(w: Writer, stage: Stage, rows: dict[str, str]) -> None:
     """A loop nest over channels: the last axis by vectors, then its rest one by one."""
     *outer, inner = stage.axes
     done = [variable(s.target) for s in stage.statements if s.verb != "let"]
     w.comment(f"for each channel: {', '.join(done if len(done) < 4 else [done[0], '...', done[-1]])}")
-    totals = {s.target: w.slot(w.kind(w.lanes), variable(s.target)) for s in stage.statements if s.verb == "sum"}
-    rests = {target: w.slot(w.real, variable(target)) for target in totals}
-    for target, place in totals.items():
-        w.do(f"store {w.kind(w.lanes)} zeroinitializer, ptr {place}")
-        w.do(f"store {w.real} 0.0, ptr {rests[target]}")
-    whole = w.op(f"and i64 %{inner}, {-w.lanes}", "whole")
+    sums = [s.target for s in stage.statements if s.verb == "sum"]
+    totals = {lanes: {r: w.slot(w.kind(lanes), variable(r)) for r in sums} for lanes in w.lanes}
+    for lanes, places in totals.items():
+        for place in places.values():
+            w.do(f"store {w.kind(lanes)} {'0.0' if lanes == 1 else 'zeroinitializer'}, ptr {place}")
 
     def nest(axes: list[str], at: dict[str, str]) -> None:
         if axes:
             with w.loop("0", f"%{axes[0]}", 1, axes[0]) as i:
                 nest(axes[1:], {**at, axes[0]: i})
             return
-        with w.loop("0", whole, w.lanes, inner) as i:
-            _channel_body(w, stage, rows, {**at, inner: i}, inner, w.lanes, totals)
-        with w.loop(whole, f"%{inner}", 1, inner) as i:
-            _channel_body(w, stage, rows, {**at, inner: i}, inner, 1, rests)
+        start = "0"
+        for lanes in w.lanes:
+            stop = f"%{inner}" if lanes == 1 else w.op(f"and i64 %{inner}, {-lanes}", "whole")
+            with w.loop(start, stop, lanes, inner) as i:
+                _channel_body(w, stage, rows, {**at, inner: i}, inner, lanes, totals[lanes])
+            start = stop
 
     nest(list(outer), {})
-    kind = w.kind(w.lanes)
-    for target, place in totals.items():
-        vector = w.op(f"load {kind}, ptr {place}")
-        rest = w.op(f"load {w.real}, ptr {rests[target]}")
-        call = f"call reassoc nsz {w.real} @{_reduce(w.real, w.lanes)}({w.real} {rest}, {kind} {vector})"
-        w.scalars[target] = w.op(call, variable(target), w.operands[target.operand].label(target.component))
+    for target in sums:
+        total = w.op(f"load {w.real}, ptr {totals[1][target]}")
+        for lanes in (n for n in w.lanes if n > 1):
+            kind = w.kind(lanes)
+            vector = w.op(f"load {kind}, ptr {totals[lanes][target]}")
+            call = f"call reassoc nsz {w.real} @{reduction(w.real, lanes)}({w.real} {total}, {kind} {vector})"
+            total = w.op(call, variable(target), w.operands[target.operand].label(target.component))
+        w.scalars[target] = total
 
 
 def _channel_body(
-    w: _Writer,
+    w: Writer,
     stage: Stage,
     rows: dict[str, str],
     at: dict[str, str],
@@ -368,7 +203,7 @@ def _channel_body(
         else:
             place = w.element(operand, s.target.component, rows[s.target.operand], at)
             if inner not in w.axes[s.target] and lanes > 1:
-                call = f"call reassoc nsz {w.real} @{_reduce(w.real, lanes)}"
+                call = f"call reassoc nsz {w.real} @{reduction(w.real, lanes)}"
                 result = w.op(f"{call}({w.real} 0.0, {kind} {result})")
                 _write(w, s.verb, result, place, 1)
             else:
@@ -377,17 +212,14 @@ def _channel_body(
 
 def llvm_head(dtype: str) -> str:
     """What every module of IR begins with: the intrinsics that kernels call."""
-    real, lanes = REALS[dtype], LANES[dtype]
+    real = REALS[dtype]
+    vectors = (n for n in LANES[dtype] if n > 1)
     return "\n".join(
         [
+            "; The channel extents are constants of the module: add, for instance, @u = internal constant i64 64",
             "declare void @llvm.memset.p0.i64(ptr writeonly, i8, i64, i1 immarg)",
-            f"declare {real} @{_reduce(real, lanes)}({real}, <{lanes} x {real}>)",
+            *(f"declare {real} @{reduction(real, n)}({real}, <{n} x {real}>)" for n in vectors),
             "attributes #0 = { nounwind }",
             "",
         ]
     )
-
-
-def _reduce(real: str, lanes: int) -> str:
-    """The intrinsic that adds up a vector."""
-    return f"llvm.vector.reduce.fadd.v{lanes}f{32 if real == 'float' else 64}"
