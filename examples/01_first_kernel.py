@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from irrepc import Surd
 from irrepc.algebra.recipe import read_product
-from irrepc.algebra.surd import Surd
 from irrepc.frontend.clebsch_gordan import w3j
 from irrepc.frontend.formulas import show
 from irrepc.runtime.store import load_module

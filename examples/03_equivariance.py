@@ -2,7 +2,7 @@
 
 import torch
 
-from irrepc.algebra.irreps import Irreps
+from irrepc import Irreps
 from irrepc.nn import Convolution, Index, SphericalHarmonics, WignerD
 
 torch.set_default_dtype(torch.float64)
@@ -40,7 +40,7 @@ print(f"D(p q) - D(p) D(q) at l = {LMAX} is at most {largest(both, first @ secon
 def turn(features: torch.Tensor, irreps: Irreps) -> torch.Tensor:
     """Rotate features: in each block (component, channel), channels fast, D acts on the components."""
     parts = []
-    for block, place in zip(irreps, irreps.slices, strict=True):
+    for block, place in zip(irreps, irreps.slices(), strict=True):
         x = features[:, place].unflatten(1, (block.irrep.dim, block.mul))
         parts.append((blocks[block.irrep.l] @ x).flatten(1))
     return torch.cat(parts, 1)

@@ -15,7 +15,7 @@ from irrepc.train.dynamics import run_nve
 from irrepc.train.fit import fit
 from irrepc.train.frames import Frame
 
-seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 15.0
+seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
 torch.set_num_threads(1)
 
 # A small network, trained for some seconds: rough, but smooth and conservative, since forces are -dE/dr.

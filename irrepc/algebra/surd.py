@@ -131,7 +131,7 @@ class Surd:
         """-1, 0 or +1, decided exactly for one part and by 160 guard bits otherwise."""
         if not self.parts:
             return 0
-        leading = self.parts[0][1] if len(self.parts) == 1 else float(self)
+        leading = self.parts[0][1].numerator if len(self.parts) == 1 else float(self)
         return 1 if leading > 0 else -1
 
     @property

@@ -18,8 +18,7 @@ from torch import Tensor
 from irrepc.algebra.recipe import HarmonicsRecipe, ProductRecipe, Recipe
 from irrepc.commands.bench_peers import Contender, convolution_peers, harmonics_peers
 from irrepc.emit.costs import cost_lines, traffic
-from irrepc.emit.module import BACKENDS, Entry, kernels
-from irrepc.emit.numba_text import blocks
+from irrepc.emit.module import BACKENDS, Entry, kernels, scheduled
 from irrepc.emit.plan import plan
 from irrepc.emit.report import FLOAT, INTEGER, NEIGHBOURS
 from irrepc.errors import KernelError
@@ -28,7 +27,8 @@ from irrepc.nn.graph import Index, index_of
 from irrepc.runtime.load import load
 
 PHASES = ("value", "value, VJP", "value, VJP, its VJP")
-WARM_UP = 2
+PATIENCE = 15.0
+"""Seconds for the rounds of one phase of all contenders together."""
 TOLERANCE = 2e-5
 """Of float32, relative to the largest value."""
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "30000000000", "MALLOC_TOP_PAD_": "268435456"}
@@ -45,7 +45,7 @@ class Machine:
 def bench(
     degrees: tuple[int, ...], edges: int, channels: int, threads: int | None, repeats: int, console: Console
 ) -> None:
-    """Print one table for each object and degree: medians of alternated rounds, ratios to the fastest peer and the floor.
+    """Print a table for each object and degree: medians of alternated rounds, ratios to floor and fastest peer.
 
     Raises KernelError when a contender computes something else.
     """
@@ -85,39 +85,36 @@ def compete(
     title: str, contenders: list[Contender], floors: tuple[float, ...], repeats: int, console: Console
 ) -> None:
     """Compare the results, time every phase in alternated rounds, print the medians."""
-    columns = [title, *(f"{phase} [ms]" for phase in PHASES), *("x floor", "x best peer")]
-    table = Table(*columns, box=box.SIMPLE, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    medians = [time_phase(phase, contenders, repeats) for phase in range(len(PHASES))]
     reference = results(contenders[0], 1)
     for contender in contenders[1:]:
         _compare(title, contenders[0], reference, contender)
-    table.add_row("floor", *(f"{1e3 * floor:.2f}" for floor in floors), "1", "")
-    for i, contender in enumerate(contenders):
-        times = [phase[i] for phase in medians]
-        best = [min((p[j] for j, c in enumerate(contenders) if c.is_peer and p[j]), default=0.0) for p in medians]
-        over = " ".join(f"{t / f:.1f}" if t else "-" for t, f in zip(times, floors, strict=True))
-        against = " ".join(f"{b / t:.1f}" if t and b else "-" for t, b in zip(times, best, strict=True))
-        table.add_row(contender.name, *(f"{1e3 * t:.2f}" if t else "-" for t in times), over, against)
+    table = Table(title, "floor", *(c.name for c in contenders), box=box.SIMPLE, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for phase, floor in enumerate(floors):
+        times = time_phase(phase, contenders, repeats)
+        best = min((t for t, c in zip(times, contenders, strict=True) if c.is_peer and t), default=0.0)
+        table.add_row(f"{PHASES[phase]} [ms]", f"{1e3 * floor:.2f}", *(f"{1e3 * t:.2f}" if t else "-" for t in times))
+        table.add_row("  over the floor", "", *(f"{t / floor:.1f}" if t else "" for t in times))
+        faster = [f"{best / t:.1f}" if t and best else "" for t in times]
+        table.add_row("  faster than the best peer", "", *faster, end_section=True)
     console.print(table)
 
 
 def time_phase(phase: int, contenders: list[Contender], repeats: int) -> list[float]:
-    """The median seconds of each contender, 0 for one that has no such derivative; rounds are alternated."""
-    able = [c.orders > phase for c in contenders]
-    for _ in range(WARM_UP):
-        for contender, has in zip(contenders, able, strict=True):
-            if has:
-                results(contender, phase)
-    seconds: list[list[float]] = [[] for _ in contenders]
-    for _ in range(repeats):
-        for contender, has, times in zip(contenders, able, seconds, strict=True):
-            if has:
-                start = perf_counter()
-                results(contender, phase)
-                times.append(perf_counter() - start)
-    return [statistics.median(times) if times else 0.0 for times in seconds]
+    """The median seconds of each contender, 0 for one that has no such derivative; rounds are alternated.
+
+    There are fewer rounds where they would take longer than PATIENCE, but three at least.
+    """
+    able = [i for i, c in enumerate(contenders) if c.orders > phase]
+    for i in able:
+        results(contenders[i], phase)  # compiles
+    once = sum(_seconds(contenders[i], phase) for i in able)
+    seconds: dict[int, list[float]] = {i: [] for i in able}
+    for _ in range(max(3, min(repeats, int(PATIENCE / once)))):
+        for i in able:
+            seconds[i].append(_seconds(contenders[i], phase))
+    return [statistics.median(seconds[i]) if i in seconds else 0.0 for i in range(len(contenders))]
 
 
 def results(contender: Contender, phase: int) -> tuple[Tensor, ...]:
@@ -131,26 +128,28 @@ def results(contender: Contender, phase: int) -> tuple[Tensor, ...]:
     gradients = torch.autograd.grad(value, inputs, cotangent, create_graph=phase == 2)
     if phase == 1:
         return (value, *gradients)
-    return torch.autograd.grad(gradients, (*inputs, cotangent), [torch.ones_like(g) for g in gradients])
+    # harmonics to degree 1 are linear: their second derivative depends on the cotangent only
+    ones = [torch.ones_like(g) for g in gradients]
+    return torch.autograd.grad(gradients, (*inputs, cotangent), ones, allow_unused=True)
 
 
 def measure() -> Machine:
     """Copy an array larger than the caches and multiply matrices; the best of some rounds."""
     source, target = torch.rand(2**25), torch.empty(2**25)
     a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
-    copy = min(_seconds(lambda: target.copy_(source)) for _ in range(5))
-    multiply = min(_seconds(lambda: a @ b) for _ in range(5))
+    copy = min(_clock(lambda: target.copy_(source)) for _ in range(5))
+    multiply = min(_clock(lambda: a @ b) for _ in range(5))
     return Machine(2 * 4 * source.numel() / copy, 2 * 1024**3 / multiply)
 
 
 def floor_seconds(recipe: Recipe, rows: int, nodes: int, channels: int, machine: Machine) -> tuple[float, ...]:
     """The least time of each phase: every operand moved once, the operations of the kernels at the machine's best."""
+    module = compose(f"{recipe.name}.", (Entry(recipe.name, recipe),), "torch", "irrepc bench")
     total, floors = 0.0, []
-    for order, kernel in enumerate(kernels(Entry(recipe.name, recipe))):
-        moved = traffic(kernel, order)
+    for moved in module.traffic:
         size = FLOAT * (rows * _count(moved.row, channels) + nodes * _count(moved.node, channels))
         size += INTEGER * rows * moved.indices
-        lines = cost_lines(kernel.name, order, blocks(kernel))
+        lines = [c for c in module.costs if c.order == moved.order]
         flop = rows * sum((c.cost.mul + c.cost.add) * channels ** len(c.axes) for c in lines)
         total += max(size / machine.bandwidth, flop / machine.flops)
         floors.append(total)
@@ -174,7 +173,7 @@ def _ours(
     backend: str, recipe: Recipe, inputs: tuple[Tensor, ...], indices: tuple[Index, ...], extents: tuple[int, ...]
 ) -> Contender:
     kernel = load(recipe, backend)
-    return Contender(f"irrepc {backend}", lambda *tensors: kernel(*tensors, *indices, *extents), inputs, len(PHASES))
+    return Contender(f"{backend}", lambda *tensors: kernel(*tensors, *indices, *extents), inputs, len(PHASES))
 
 
 def _compare(title: str, first: Contender, reference: tuple[Tensor, ...], other: Contender) -> None:
@@ -182,15 +181,19 @@ def _compare(title: str, first: Contender, reference: tuple[Tensor, ...], other:
     computed = results(other, min(1, other.orders - 1))
     for got, wanted, restore in zip(computed, reference, other.restore or (None,) * len(computed), strict=False):
         plain = got if restore is None else restore(got)
-        error = float((plain - wanted).abs().max() / wanted.abs().max())
+        error = float((plain - wanted).detach().abs().max() / wanted.detach().abs().max())
         if not error < TOLERANCE:
             raise KernelError(
-                f"bench {title}: got results of {other.name} that differ from {first.name} by {error:.1e} of their size; "
-                f"expected less than {TOLERANCE:.0e}"
+                f"bench {title}: got results of {other.name} that differ from {first.name} by {error:.1e} of their "
+                f"size; expected less than {TOLERANCE:.0e}"
             )
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def _seconds(contender: Contender, phase: int) -> float:
+    return _clock(lambda: results(contender, phase))
+
+
+def _clock(run: Callable[[], object]) -> float:
     start = perf_counter()
     run()
     return perf_counter() - start

@@ -9,7 +9,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from irrepc.algebra.irreps import Irreps
@@ -86,7 +85,7 @@ def convolution_peers(
     x, y, w = inputs
 
     def run(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        messages = product(x.index_select(0, senders), y, w)
+        messages: Tensor = product(x.index_select(0, senders), y, w)
         return messages.new_zeros(nodes, messages.shape[1]).index_add(0, receivers, messages)
 
     def same(t: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -97,8 +98,7 @@ def _interpreted(wanted: bool) -> Iterator[None]:
         finally:
             sys.dont_write_bytecode = written
         return
-    from numba.core import config
-
+    config: Any = importlib.import_module("numba.core.config")
     before, config.DISABLE_JIT = config.DISABLE_JIT, 1
     try:
         yield

@@ -37,6 +37,7 @@ class Writer:
     scalars: dict[Ref, str] = field(default_factory=dict)
     axes: dict[Ref, Axes] = field(default_factory=dict)
     operands: dict[str, Operand] = field(default_factory=dict)
+    offsets: dict[tuple[str, int], str] = field(default_factory=dict)
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,13 +111,22 @@ class Writer:
             total = self.plus(total, product)
         return total
 
+    def offset(self, o: Operand, component: int) -> str:
+        """Where a component begins in a row; computed once, on entry."""
+        known = self.offsets.get((o.name, component))
+        if known is None:
+            body, self.lines = self.lines, self.slots
+            known = self.volume(count(Operand(o.name, o.components[:component])))
+            self.lines = body
+            self.offsets[o.name, component] = known
+        return known
+
     def element(self, o: Operand, component: int, row: str, at: dict[str, str]) -> str:
         """The address of a component at the channels `at`, from the address of its row."""
-        before = Operand(o.name, o.components[:component])
         flat = "0"
         for a in o.components[component]:
             flat = self.plus(self.times(flat, f"%{a}"), at[a])
-        place = self.plus(self.volume(count(before)), flat)
+        place = self.plus(self.offset(o, component), flat)
         return self.op(f"getelementptr inbounds {self.real}, ptr {row}, i64 {place}", "p")
 
     # ── numbers ──────────────────────────────────────────────────────────────────────────────────

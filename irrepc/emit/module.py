@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from irrepc.algebra.recipe import Recipe
 from irrepc.emit.costs import CostLine, Traffic, cost_lines, cost_table, traffic
 from irrepc.emit.llvm_module import llvm_functions, llvm_texts
-from irrepc.emit.numba_text import blocks, numba_function
+from irrepc.emit.numba_text import numba_function
 from irrepc.emit.printer import Constants
 from irrepc.emit.templates import render, template_hash
 from irrepc.emit.torch_text import torch_function
 from irrepc.emit.views import shape, spec, width
 from irrepc.errors import BackendError
 from irrepc.frontend.derive import derive
-from irrepc.ir.block import Block, schedule
+from irrepc.ir.block import Block, schedule, split
 from irrepc.ir.kernel import Kernel
 from irrepc.ir.passes import optimise
 from irrepc.ir.text import kernel_hash
@@ -59,12 +60,19 @@ def check_backend(backend: str) -> str:
     return backend
 
 
+@lru_cache(maxsize=256)
 def kernels(entry: Entry) -> tuple[Kernel, ...]:
     """Forward, VJP and VJP of the VJP, named after the entry, before any pass."""
     orders = [replace(derive(entry.recipe), name=entry.name)]
     for _ in range(ORDERS - 1):
         orders.append(vjp(orders[-1]))
     return tuple(orders)
+
+
+@lru_cache(maxsize=256)
+def scheduled(entry: Entry) -> tuple[tuple[Block, ...], ...]:
+    """For each order the scheduled parts, one for each way outputs are scattered; the same for every backend."""
+    return tuple(tuple(schedule(optimise(part)) for part in split(kernel)) for kernel in kernels(entry))
 
 
 def emit(title: str, entries: tuple[Entry, ...], backend: str, command: str) -> str:
@@ -82,21 +90,19 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
     check_backend(backend)
     by_entry = {entry: kernels(entry) for entry in entries}
     everything = [k for ks in by_entry.values() for k in ks]
+    parts_of = [parts for entry in entries for parts in scheduled(entry)]
     if backend == "torch":
-        optimised = [optimise(k) for k in everything]
-        scheduled: list[tuple[Block, ...]] = [(schedule(k),) for k in optimised]
-        constants = Constants.of(optimised)
-        functions = [torch_function(k, constants) for k in optimised]
+        constants = Constants.of(block.kernel for parts in parts_of for block in parts)
+        functions = [torch_function(k, b, constants) for k, b in zip(everything, parts_of, strict=True)]
         module_constants = constants.lines()
     else:
-        scheduled = [blocks(k) for k in everything]
         write = numba_function if backend == "numba" else llvm_functions
-        functions = [write(k, b) for k, b in zip(everything, scheduled, strict=True)]
+        functions = [write(k, b) for k, b in zip(everything, parts_of, strict=True)]
         module_constants = ()
     template = f"{backend}/module.py.jinja"
     costs = tuple(
         line
-        for i, (kernel, parts) in enumerate(zip(everything, scheduled, strict=True))
+        for i, (kernel, parts) in enumerate(zip(everything, parts_of, strict=True))
         for line in cost_lines(kernel.name, i % ORDERS, parts)
     )
     hashes = tuple(kernel_hash(by_entry[entry][0]) for entry in entries)
@@ -113,7 +119,7 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
     )
     companions = {}
     if backend == "llvm":
-        companions = llvm_texts(tuple(zip(functions, scheduled, strict=True)), banner)
+        companions = llvm_texts(tuple(zip(functions, parts_of, strict=True)), banner)
     moved = tuple(traffic(k, i % ORDERS) for i, k in enumerate(everything))
     return Module(text, tuple(companions.items()), hashes, costs, moved)
 

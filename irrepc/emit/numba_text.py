@@ -11,16 +11,10 @@ from dataclasses import dataclass
 
 from irrepc.emit.printer import WIDTH, Constants, assignment, expression, variable
 from irrepc.emit.views import Function, Part, offset, shape, signature, width
-from irrepc.ir.block import Block, Stage, Statement, schedule, split
+from irrepc.ir.block import Block, Stage, Statement
 from irrepc.ir.kernel import Axes, Kernel, Operand, Ref
-from irrepc.ir.passes import optimise
 
 _INDENT = "    "
-
-
-def blocks(kernel: Kernel) -> tuple[Block, ...]:
-    """The scheduled parts of a kernel, one for each way its outputs are scattered."""
-    return tuple(schedule(optimise(part)) for part in split(kernel))
 
 
 def numba_function(kernel: Kernel, scheduled: tuple[Block, ...]) -> Function:

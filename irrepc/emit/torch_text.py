@@ -9,21 +9,26 @@ from __future__ import annotations
 from irrepc.emit.printer import Constants, assignment, expression, variable
 from irrepc.emit.views import Function, shape, signature, width
 from irrepc.errors import KernelError
+from irrepc.ir.block import Block
 from irrepc.ir.kernel import Axes, Equation, Kernel, Operand, Ref, Term
 
 _LETTERS = "uvwabcdefghijklmnopq"
 
 
-def torch_function(kernel: Kernel, constants: Constants) -> Function:
-    """The text of one optimised kernel; `constants` names the constants of the whole module."""
-    writer = _Einsum(kernel, constants) if len(kernel.channels) > 1 else _Broadcast(kernel, constants)
-    body = [line for o in kernel.inputs if o.size for line in _load(o, writer)]
-    for equation in kernel.equations:
-        body.extend(writer.statement(equation))
-    names = []
-    for o in kernel.outputs:
-        body.extend(_gather_output(o, kernel, writer))
-        names.append(o.name)
+def torch_function(kernel: Kernel, scheduled: tuple[Block, ...], constants: Constants) -> Function:
+    """The text of one kernel from its scheduled parts; `constants` names the constants of the whole module."""
+    kind = _Einsum if len(kernel.channels) > 1 else _Broadcast
+    used = {f for b in scheduled for e in b.kernel.equations for t in e.terms for f in t.factors}
+    loader = kind(kernel, used, constants)
+    body = [line for o in kernel.inputs if o.size for line in _load(o, loader)]
+    for block in scheduled:
+        # Registers of one part may take the names of another's: its outputs are complete by then.
+        writer = kind(block.kernel, used, constants)
+        for equation in block.kernel.equations:
+            body.extend(writer.statement(equation))
+        for o in block.kernel.outputs:
+            body.extend(_gather_output(o, block.kernel, writer))
+    names = [o.name for o in kernel.outputs]
     return Function(
         name=kernel.name,
         signature=", ".join(signature(kernel)),
@@ -51,12 +56,12 @@ def _annotation(argument: str, kernel: Kernel) -> str:
 class _Broadcast:
     """Statements for kernels with at most one channel axis: plain arithmetic on (rows, channels) tensors."""
 
-    def __init__(self, kernel: Kernel, constants: Constants) -> None:
+    def __init__(self, kernel: Kernel, used: set[Ref], constants: Constants) -> None:
         self.kernel = kernel
         self.constants = constants
+        self.used = used
         self.operands = kernel.operands
         self.equations = {e.target: e for e in kernel.equations}
-        self.used = {f for e in kernel.equations for t in e.terms for f in t.factors}
         self.axes = {Ref(o.name, i): a for o in self.operands.values() for i, a in enumerate(o.components)}
 
     def part_sizes(self, o: Operand) -> str:
@@ -90,8 +95,8 @@ class _Broadcast:
 class _Einsum(_Broadcast):
     """Statements for kernels with several channel axes: one einsum for each term."""
 
-    def __init__(self, kernel: Kernel, constants: Constants) -> None:
-        super().__init__(kernel, constants)
+    def __init__(self, kernel: Kernel, used: set[Ref], constants: Constants) -> None:
+        super().__init__(kernel, used, constants)
         self.letters = dict(zip(kernel.channels, _LETTERS, strict=False))
 
     def reshape(self, o: Operand) -> list[str]:

@@ -19,6 +19,7 @@ from rich.console import Console
 from irrepc.emit.module import Module
 from irrepc.emit.package import Key, assemble, jobs
 from irrepc.emit.plan import plan
+from irrepc.errors import require
 from irrepc.frontend.proofs import proofs
 from irrepc.models.checkpoint import save_model
 from irrepc.models.nequip import NequIP
@@ -94,6 +95,8 @@ def run(out: Path, quick: bool = False, *, seed: int = 0) -> Path:
     Raises IrrepcError where `out` holds something that is not an older report, MissingExtraError where a package of
     irrepc[train] is missing.
     """
+    for package, extra in (("ase", "ase"), ("vesin", "ase"), ("matplotlib", "plot")):
+        require(package, extra)  # now, and not after minutes of work
     walk = Walk(Console(highlight=False))
     with whole_folder(Path(out), MARKER) as folder, _one_thread():
         findings = _findings(folder, QUICK if quick else FULL, seed, walk)
@@ -102,9 +105,7 @@ def run(out: Path, quick: bool = False, *, seed: int = 0) -> Path:
     walk.console.print()
     for what, number in summary(findings):
         walk.console.print(f"  {what:32} {number}", soft_wrap=True)
-    page = Path(out) / "report.html"
-    walk.console.print(f"\n  report: {page}", soft_wrap=True)
-    return page
+    return Path(out) / "report.html"
 
 
 def _findings(folder: Path, settings: Settings, seed: int, walk: Walk) -> Findings:

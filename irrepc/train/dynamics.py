@@ -54,23 +54,21 @@ def run_nve(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Trajectory:
-    """Velocity Verlet from the positions of `frame`, velocities drawn at `kelvin`, at rest as a whole.
+    """Velocity Verlet of a molecule from the positions of `frame`, velocities drawn at `kelvin`, at rest as a whole.
 
     timestep fs; a record is made every so many steps, and progress(step) is called. Needs the extra irrepc[ase].
     Raises InputError for elements that the model does not know.
     """
-    ase, units = require("ase", "ase"), require("ase.units", "ase")
-    velocities, verlet = require("ase.md.velocitydistribution", "ase"), require("ase.md.verlet", "ase")
+    ase, units, verlet = (require(name, "ase") for name in ("ase", "ase.units", "ase.md.verlet"))
     from irrepc.interop.ase_calculator import IrrepcCalculator  # loads ASE, which importing this file must not
 
     atoms = ase.Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
     atoms.calc = IrrepcCalculator(model)
-    velocities.MaxwellBoltzmannDistribution(atoms, temperature_K=kelvin, rng=np.random.default_rng(seed))
-    velocities.Stationary(atoms)
-    velocities.ZeroRotation(atoms)
+    masses = atoms.get_masses()
+    atoms.set_velocities(velocities(masses, frame.positions, kelvin * units.kB, np.random.default_rng(seed)))
     dynamics = verlet.VelocityVerlet(atoms, timestep * units.fs)
     records: list[tuple[float, float, float]] = []
-    free = max(3 * len(atoms) - 6, 1)
+    motions = max(3 * len(atoms) - 6, 1)
 
     def record() -> None:
         kinetic = float(atoms.get_kinetic_energy())
@@ -82,5 +80,21 @@ def run_nve(
     dynamics.attach(record, interval=every)
     dynamics.run(steps)
     time, potential, kinetic = np.array(records).T
-    temperature = 2 * kinetic / (free * units.kB)
+    temperature = 2 * kinetic / (motions * units.kB)
     return Trajectory(len(atoms), timestep, time, potential, kinetic, temperature)
+
+
+def velocities(masses: Float, positions: Float, energy: float, generator: np.random.Generator) -> Float:
+    """Velocities (N, 3) of Maxwell and Boltzmann at kT = `energy`, less those of the whole: it neither moves nor turns.
+
+    In units of √(energy / mass); masses (N,), positions (N, 3).
+    """
+    drawn = generator.normal(size=positions.shape) * np.sqrt(energy / masses)[:, None]
+    drawn -= masses @ drawn / masses.sum()
+    r = positions - masses @ positions / masses.sum()
+    momentum = masses @ np.cross(r, drawn)
+    squares = np.square(r).sum(1)[:, None, None] * np.eye(3)
+    inertia = np.einsum("n,nij->ij", masses, squares - r[:, :, None] * r[:, None])
+    turning = np.linalg.pinv(inertia, rcond=1e-9) @ momentum  # of a line or a point some inertia vanishes
+    at_rest: Float = drawn - np.cross(turning, r)
+    return at_rest

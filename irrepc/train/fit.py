@@ -187,7 +187,7 @@ def _schedule(part: float) -> float:
 def _expect_finite(loss: Tensor, epoch: int, batch: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
     if not bool(torch.isfinite(loss)):
         raise TrainingError(
-            f"fit: got a loss of {float(loss)} in epoch {epoch}, training frames {batch.tolist()}; expected a finite "
+            f"fit: got a loss of {loss.item()} in epoch {epoch}, training frames {batch.tolist()}; expected a finite "
             "number; look at these frames, or lower the learning rate"
         )
 
