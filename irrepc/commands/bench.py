@@ -17,8 +17,7 @@ from torch import Tensor
 
 from irrepc.algebra.recipe import HarmonicsRecipe, ProductRecipe, Recipe
 from irrepc.commands.bench_peers import Contender, convolution_peers, harmonics_peers
-from irrepc.emit.costs import cost_lines, traffic
-from irrepc.emit.module import BACKENDS, Entry, kernels, scheduled
+from irrepc.emit.module import BACKENDS, Entry, compose
 from irrepc.emit.plan import plan
 from irrepc.emit.report import FLOAT, INTEGER, NEIGHBOURS
 from irrepc.errors import KernelError

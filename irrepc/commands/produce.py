@@ -53,21 +53,19 @@ def produce(planned: Plan, console: Console) -> Product:
 def compose_all(todo: tuple[Job, ...], advance: Advance) -> dict[Key, Module]:
     """Run the jobs, in processes of their own when that is quicker; the result does not depend on it."""
     workers = min(len(os.sched_getaffinity(0)), len(todo))
+    modules: dict[Key, Module] = {}
     if workers < 2 or sum(job.part.terms for job in todo) < PARALLEL:
-        done = {}
         for job in todo:
-            done[job.key] = job.run()
-            advance(f"emitted {job.backend}/{job.part.name}")
-        return done
+            modules |= job.run()
+            advance(f"emitted {job.part.name}")
+        return modules
     # A fresh process and no fork: this one may run threads (torch, the progress bar).
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(job.run): job for job in todo}
-        finished: dict[Key, Module] = {}
         for future in as_completed(running):
-            job = running[future]
-            finished[job.key] = future.result()
-            advance(f"emitted {job.backend}/{job.part.name}")
-    return {job.key: finished[job.key] for job in todo}
+            modules |= future.result()
+            advance(f"emitted {running[future].part.name}")
+    return modules
 
 
 @contextmanager

@@ -23,25 +23,21 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One module to be composed; independent of every other, so that jobs may run in several processes."""
+    """One part for every backend, which share its derivation; independent of every other job."""
 
     part: Part
-    backend: str
+    backends: tuple[str, ...]
     command: str
 
-    @property
-    def key(self) -> Key:
-        """What the module is filed under."""
-        return self.part.name, self.backend
-
-    def run(self) -> Module:
+    def run(self) -> dict[Key, Module]:
         """Derive, differentiate, optimise and print: the slow step."""
-        return compose(f"{self.part.title}.", self.part.entries, self.backend, self.command)
+        title, entries = f"{self.part.title}.", self.part.entries
+        return {(self.part.name, b): compose(title, entries, b, self.command) for b in self.backends}
 
 
 def jobs(planned: Plan) -> tuple[Job, ...]:
-    """The modules of a package, the largest first."""
-    every = (Job(part, backend, planned.command) for part in planned.parts for backend in planned.backends)
+    """The work of a package, the largest part first."""
+    every = (Job(part, planned.backends, planned.command) for part in planned.parts)
     return tuple(sorted(every, key=lambda job: -job.part.terms))
 
 
@@ -59,7 +55,7 @@ def package(
     """
     planned = plan(lmax, irreps=irreps, backends=backends, limit=limit)
     proofs = prove(lmax)
-    return assemble(planned, {job.key: job.run() for job in jobs(planned)}, proofs)
+    return assemble(planned, {key: module for job in jobs(planned) for key, module in job.run().items()}, proofs)
 
 
 def assemble(planned: Plan, modules: Mapping[Key, Module], proofs: Iterable[Proof]) -> dict[str, str]:

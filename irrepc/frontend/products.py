@@ -9,6 +9,7 @@ from __future__ import annotations
 from irrepc.algebra.recipe import GateRecipe, Label, LinearRecipe, NormRecipe, Path, ProductRecipe
 from irrepc.algebra.surd import ONE, Surd
 from irrepc.frontend.clebsch_gordan import w3j
+from irrepc.frontend.program import signed
 from irrepc.ir.kernel import Axes, Kernel, Operand, Ref, Term, collect
 
 
@@ -103,7 +104,7 @@ def _operand(name: str, blocks: tuple[Label, ...], rows: str, index: str | None)
         tuple(b.axes for b in blocks for _ in range(b.irrep.dim)),
         rows,
         index,
-        labels=tuple(f"{b.irrep} m={m:+d}".replace("+0", "0") for b in blocks for m in range(-b.irrep.l, b.irrep.l + 1)),
+        labels=tuple(f"{b.irrep} m={signed(m)}" for b in blocks for m in range(-b.irrep.l, b.irrep.l + 1)),
     )
 
 
