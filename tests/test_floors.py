@@ -39,6 +39,7 @@ FLOORS = {
     "interop": Floor(8, (*ARRAYS, "ase")),
     "train": Floor(8, (*ARRAYS, "ase", "matplotlib", "rich")),
     "deploy": Floor(8, ARRAYS),
+    "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", "e3nn", "sphericart")),
     "cli": Floor(9, ("click", "rich")),
     "__init__": Floor(10, ()),
     "__main__": Floor(10, ()),

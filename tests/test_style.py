@@ -178,7 +178,8 @@ def in_dated(path: str) -> bool:
 
 SCOPES: list[tuple[Rule, list[str]]] = [
     (length, [p for p in written("irrepc", "tests", "templates", "examples") if p.endswith((".py", ".jinja"))]),
-    (opening, [p for p in written(suffix=".py")]),
+    # an emitted file opens with its banner
+    (opening, written("irrepc", "tests", "examples", "benchmarks", suffix=".py")),
     (file_name, written("irrepc", "tests", "templates", "examples", "benchmarks", "generated")),
     (template_logic, written("templates", suffix=".jinja")),
     (exactness, written("irrepc", suffix=".py")),

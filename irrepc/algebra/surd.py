@@ -139,6 +139,14 @@ class Surd:
         """True for a rational number, zero included."""
         return all(n == 1 for n, _ in self.parts)
 
+    @property
+    def is_unit(self) -> bool:
+        """True for 1 and -1."""
+        if len(self.parts) != 1:
+            return False
+        ((n, q),) = self.parts
+        return n == 1 and q.denominator == 1 and abs(q.numerator) == 1
+
     def squared(self) -> Surd:
         """The exact square."""
         return self * self

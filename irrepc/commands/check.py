@@ -10,11 +10,11 @@ from time import perf_counter
 
 from rich.console import Console
 
-from irrepc.commands.check_numbers import check_derivatives, check_equivariance, check_values, load_functions
+from irrepc.commands.check_numbers import Report, check_derivatives, check_equivariance, check_values
 from irrepc.commands.check_text import check_literals, check_tables, compare, read_files
+from irrepc.commands.emitted import Functions, load_functions
 from irrepc.commands.produce import produce
 from irrepc.commands.shelf import INDEX, RECIPES, index_text, read_bundles
-from irrepc.commands.write import is_package
 from irrepc.emit.manifest import NAME
 from irrepc.emit.plan import Plan, plan
 from irrepc.errors import IrrepcError, RecipeError
@@ -40,7 +40,7 @@ def check(folder: Path | None, compiled: bool, console: Console) -> bool:
     place = folder or shelf_folder()
     if place is None or not place.is_dir():
         raise RecipeError(f"check: got {folder or 'no shelf'}; expected the folder of a package, or of packages")
-    packages = [place] if is_package(place) else sorted(m.parent for m in place.glob(f"*/{NAME}"))
+    packages = [place] if (place / NAME).is_file() else sorted(m.parent for m in place.glob(f"*/{NAME}"))
     if not packages:
         raise RecipeError(f"check: got {place}, which holds no {NAME}; expected a package, or packages in it")
     holds = True
@@ -106,7 +106,7 @@ def _run_code(package: Path, planned: Plan, compiled: bool) -> Iterator[Finding]
                 failures.append(f"{backend}/{part.name}.py: {type(error).__name__}: {error}")
     how = " and ".join(runnable)
     yield Finding("modules", f"{len(functions)} modules of {how} load", tuple(failures))
-    checks: tuple[tuple[str, str, Callable[..., tuple[int, float, tuple[str, ...]]]], ...] = (
+    checks: tuple[tuple[str, str, Callable[[list[Functions]], Report]], ...] = (
         ("values", "functions equal their kernels, interpreted exactly at random integers", check_values),
         ("equivariance", "functions commute with a rotation and with inversion", check_equivariance),
         ("derivatives", "functions are the derivative of the order below", check_derivatives),

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count, pairwise
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -26,167 +19,116 @@ from irrepc.algebra.recipe import (
     Recipe,
     WignerRecipe,
 )
+from irrepc.commands.emitted import (
+    NODES,
+    RECEIVERS,
+    SENDERS,
+    Array,
+    Functions,
+    extents_of,
+    integers,
+    normals,
+    shape_of,
+)
 from irrepc.emit.module import Entry, kernels
-from irrepc.emit.package import module_path
-from irrepc.emit.plan import Part
 from irrepc.frontend.rotations import Quaternion, rotation_matrix, wigner_d_exact
 from irrepc.ir.interpret import interpret
-from irrepc.ir.kernel import Kernel, Operand
+from irrepc.ir.kernel import Kernel
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Report = tuple[int, float, tuple[str, ...]]
 """How many functions were run, the largest relative error, the failures."""
 
-SENDERS, RECEIVERS, NODES = (0, 2, 2, 1), (1, 1, 0, 1), 3
-"""A graph with an isolated row on each side, edges not sorted."""
-
 ROTATION: Quaternion = (3, -1, 2, 1)
-STEP = 2.0**-7
+STEP = 2.0**-10
 VALUE_ERROR, SYMMETRY_ERROR, DERIVATIVE_ERROR = 1e-12, 1e-11, 1e-6
-_numbers = count()
-
-
-@dataclass(frozen=True, slots=True)
-class Functions:
-    """The loaded functions of one part for one backend."""
-
-    part: Part
-    backend: str
-    module: ModuleType
-
-    def call(self, name: str, arrays: list[Array], kernel: Kernel, extents: dict[str, int]) -> list[Array]:
-        """Run a function on float64 arrays."""
-        place = self._tensor if self.backend == "torch" else np.ascontiguousarray
-        rows = {"sender": SENDERS, "receiver": RECEIVERS}
-        indices = [self._index(rows[index], place) for index in kernel.indices]
-        result = getattr(self.module, name)(*map(place, arrays), *indices, *(extents[a] for a in kernel.channels))
-        return [np.asarray(r) for r in (result if isinstance(result, tuple) else (result,))]
-
-    def _index(self, values: tuple[int, ...], place: Callable[[Array], Any]) -> Any:
-        row = np.array(values, dtype=np.int64)
-        start = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=NODES))))
-        return self.module.Index(place(row), place(np.argsort(row, kind="stable")), place(start.astype(np.int64)))
-
-    @staticmethod
-    def _tensor(array: Array) -> Any:
-        import torch
-
-        return torch.from_numpy(np.ascontiguousarray(array))
-
-
-def load_functions(package: Path, part: Part, backend: str, compiled: bool) -> Functions:
-    """Import a module of the package by its path; numba's as plain Python unless `compiled`."""
-    file = package / module_path(part.name, backend)
-    name = f"irrepc_check_{next(_numbers)}_{backend}_{part.name}"
-    specification = importlib.util.spec_from_file_location(name, file)
-    if specification is None or specification.loader is None:
-        raise ImportError(f"{file}: no Python file")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    with _interpreted(backend == "numba" and not compiled):
-        specification.loader.exec_module(module)
-    return Functions(part, backend, module)
-
-
-@contextmanager
-def _interpreted(wanted: bool) -> Iterator[None]:
-    """Let numba's decorators return the function they are given; no trace of it is left on disk."""
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    if not wanted:
-        try:
-            yield
-        finally:
-            sys.dont_write_bytecode = written
-        return
-    config: Any = importlib.import_module("numba.core.config")
-    before, config.DISABLE_JIT = config.DISABLE_JIT, 1
-    try:
-        yield
-    finally:
-        config.DISABLE_JIT, sys.dont_write_bytecode = before, written
 
 
 def check_values(functions: list[Functions], seed: int = 0) -> Report:
     """All orders at random integers against the kernel interpreted over exact numbers."""
-    total, worst = 0, 0.0
-    failures: list[str] = []
     wanted: dict[str, tuple[list[Array], list[Array]]] = {}
-    for f in functions:
-        for entry in f.part.entries:
-            extents = extents_of(entry)
-            for kernel in kernels(entry):
-                if kernel.name not in wanted:
-                    rng = np.random.default_rng([seed, len(wanted)])
-                    arrays = [_integers(o, extents, rng) for o in kernel.inputs]
-                    wanted[kernel.name] = arrays, _exact(kernel, arrays, extents)
-                arrays, expected = wanted[kernel.name]
-                got = f.call(kernel.name, arrays, kernel, extents)
-                error = max((relative(g, e) for g, e in zip(got, expected, strict=True)), default=0.0)
-                total, worst = total + 1, max(worst, error)
-                if not error <= VALUE_ERROR:
-                    failures.append(f"{f.backend} {kernel.name}: relative error {error:.1e} against exact arithmetic")
-    return total, worst, tuple(failures)
+
+    def error(f: Functions, kernel: Kernel, extents: dict[str, int]) -> float:
+        if kernel.name not in wanted:
+            rng = np.random.default_rng([seed, len(wanted)])
+            arrays = [integers(o, extents, rng) for o in kernel.inputs]
+            wanted[kernel.name] = arrays, _exact(kernel, arrays, extents)
+        arrays, expected = wanted[kernel.name]
+        got = f.call(kernel.name, arrays, kernel, extents)
+        return max((relative(g, e) for g, e in zip(got, expected, strict=True)), default=0.0)
+
+    cases = (
+        (f, kernel.name, partial(error, f, kernel, extents_of(entry)))
+        for f in functions
+        for entry in f.part.entries
+        for kernel in kernels(entry)
+    )
+    return _run(cases, VALUE_ERROR, "against exact arithmetic")
 
 
 def check_equivariance(functions: list[Functions], seed: int = 1) -> Report:
     """Forward functions: rotated and inverted inputs give rotated and inverted outputs."""
-    total, worst = 0, 0.0
-    failures: list[str] = []
     rotations: dict[int, Array] = {}
-    for f in functions:
-        for entry in f.part.entries:
-            kernel, extents = kernels(entry)[0], extents_of(entry)
-            rng = np.random.default_rng([seed, total])
-            if isinstance(entry.recipe, WignerRecipe):
-                error = _homomorphism(f, kernel, entry.recipe.lmax, rng)
-            else:
-                inputs, outputs = sides(entry.recipe)
-                arrays = [_normals(o, extents, rng) for o in kernel.inputs]
-                turned = [_turn(a, s, extents, rotations) for a, s in zip(arrays, inputs, strict=True)]
-                (plain,) = f.call(kernel.name, arrays, kernel, extents)
-                (got,) = f.call(kernel.name, turned, kernel, extents)
-                error = relative(got, _turn(plain, outputs, extents, rotations))
-            total, worst = total + 1, max(worst, error)
-            if not error <= SYMMETRY_ERROR:
-                failures.append(f"{f.backend} {kernel.name}: relative error {error:.1e} after rotation and inversion")
-    return total, worst, tuple(failures)
+
+    def error(f: Functions, entry: Entry) -> float:
+        kernel, extents = kernels(entry)[0], extents_of(entry)
+        rng = np.random.default_rng(seed)
+        if isinstance(entry.recipe, WignerRecipe):
+            return _homomorphism(f, kernel, entry.recipe.lmax, rng)
+        inputs, outputs = sides(entry.recipe)
+        arrays = [normals(o, extents, rng) for o in kernel.inputs]
+        turned = [_turn(a, s, extents, rotations) for a, s in zip(arrays, inputs, strict=True)]
+        (plain,) = f.call(kernel.name, arrays, kernel, extents)
+        (got,) = f.call(kernel.name, turned, kernel, extents)
+        return relative(got, _turn(plain, outputs, extents, rotations))
+
+    cases = ((f, entry.name, partial(error, f, entry)) for f in functions for entry in f.part.entries)
+    return _run(cases, SYMMETRY_ERROR, "after rotation and inversion")
 
 
 def check_derivatives(functions: list[Functions], seed: int = 2) -> Report:
     """Orders 1 and 2: ⟨g, f'(x)·v⟩ by differences of the order below equals ⟨f_vjp(x, g), v⟩."""
+
+    def error(f: Functions, below: Kernel, above: Kernel, extents: dict[str, int]) -> float:
+        rng = np.random.default_rng(seed)
+        arrays, ways, cotangents = (
+            [normals(o, extents, rng) for o in operands] for operands in (below.inputs, below.inputs, below.outputs)
+        )
+
+        def along(t: float) -> float:
+            moved = [a + t * v for a, v in zip(arrays, ways, strict=True)]
+            values = f.call(below.name, moved, below, extents)
+            return sum(float((g * v).sum()) for g, v in zip(cotangents, values, strict=True))
+
+        # Exact for polynomials of degree 4 in t, up to rounding: Fornberg, Math. Comp. 51 (1988) 699, table 1.
+        slope = (8 * (along(STEP) - along(-STEP)) - (along(2 * STEP) - along(-2 * STEP))) / (12 * STEP)
+        gradients = f.call(above.name, [*arrays, *cotangents], above, extents)
+        terms = [d * v for d, v in zip(gradients, ways, strict=True)]
+        size = sum(float(np.abs(t).sum()) for t in terms)
+        return abs(slope - sum(float(t.sum()) for t in terms)) / (size or 1.0)
+
+    cases = (
+        (f, above.name, partial(error, f, below, above, extents_of(entry)))
+        for f in functions
+        for entry in f.part.entries
+        for below, above in pairwise(kernels(entry))
+    )
+    return _run(cases, DERIVATIVE_ERROR, "against differences")
+
+
+def _run(cases: Iterable[tuple[Functions, str, Callable[[], float]]], tolerance: float, what: str) -> Report:
+    """Run every case; one that raises is a failure, for emitted code may do anything once it has been changed."""
     total, worst = 0, 0.0
     failures: list[str] = []
-    for f in functions:
-        for entry in f.part.entries:
-            extents, orders = extents_of(entry), kernels(entry)
-            for below, above in pairwise(orders):
-                rng = np.random.default_rng([seed, total])
-                arrays = [_normals(o, extents, rng) for o in below.inputs]
-                ways = [_normals(o, extents, rng) for o in below.inputs]
-                cotangents = [_normals(o, extents, rng) for o in below.outputs]
-
-                def along(
-                    t: float,
-                    f: Functions = f,
-                    below: Kernel = below,
-                    arrays: list[Array] = arrays,
-                    ways: list[Array] = ways,
-                    cotangents: list[Array] = cotangents,
-                    extents: dict[str, int] = extents,
-                ) -> float:
-                    moved = [a + t * v for a, v in zip(arrays, ways, strict=True)]
-                    values = f.call(below.name, moved, below, extents)
-                    return sum(float((g * v).sum()) for g, v in zip(cotangents, values, strict=True))
-
-                # Exact for polynomials of degree 4 in t, up to rounding: Fornberg, Math. Comp. 51 (1988) 699, table 1.
-                slope = (8 * (along(STEP) - along(-STEP)) - (along(2 * STEP) - along(-2 * STEP))) / (12 * STEP)
-                gradients = f.call(above.name, [*arrays, *cotangents], above, extents)
-                terms = [float((d * v).sum()) for d, v in zip(gradients, ways, strict=True)]
-                size = sum(float(np.abs(d * v).sum()) for d, v in zip(gradients, ways, strict=True))
-                error = abs(slope - sum(terms)) / max(size, 1e-300)
-                total, worst = total + 1, max(worst, error)
-                if not error <= DERIVATIVE_ERROR:
-                    failures.append(f"{f.backend} {above.name}: relative error {error:.1e} against differences")
+    for f, name, error_of in cases:
+        total += 1
+        try:
+            error = error_of()
+        except Exception as broken:
+            failures.append(f"{f.backend} {name}: {type(broken).__name__}: {broken}")
+            continue
+        worst = max(worst, error)
+        if not error <= tolerance:
+            failures.append(f"{f.backend} {name}: relative error {error:.1e} {what}")
     return total, worst, tuple(failures)
 
 
@@ -206,11 +148,6 @@ def sides(recipe: Recipe) -> tuple[tuple[tuple[Label, ...], ...], tuple[Label, .
         case NormRecipe():
             return (recipe.left,), ()
     raise TypeError(f"sides: got {recipe}; expected a map between irreps")
-
-
-def extents_of(entry: Entry) -> dict[str, int]:
-    """Small channel extents, different ones where there are several axes."""
-    return {axis: 2 + i % 2 for i, axis in enumerate(kernels(entry)[0].channels)}
 
 
 def relative(got: Array, expected: Array) -> float:
@@ -262,24 +199,6 @@ def _block(l: int) -> Array:
     return np.array([[float(v) for v in row] for row in wigner_d_exact(l, ROTATION)])
 
 
-def _width(o: Operand, extents: dict[str, int]) -> int:
-    return sum(int(np.prod([extents[a] for a in axes])) for axes in o.components)
-
-
-def _shape(o: Operand, extents: dict[str, int]) -> tuple[int, ...]:
-    if o.rows is None:
-        return (_width(o, extents),)
-    return (len(SENDERS) if o.index is None else NODES, _width(o, extents))
-
-
-def _integers(o: Operand, extents: dict[str, int], rng: np.random.Generator) -> Array:
-    return rng.integers(-3, 4, _shape(o, extents)).astype(float)
-
-
-def _normals(o: Operand, extents: dict[str, int], rng: np.random.Generator) -> Array:
-    return rng.normal(size=_shape(o, extents))
-
-
 def _exact(kernel: Kernel, arrays: list[Array], extents: dict[str, int]) -> list[Array]:
     result = interpret(
         kernel,
@@ -289,4 +208,4 @@ def _exact(kernel: Kernel, arrays: list[Array], extents: dict[str, int]) -> list
         rows=len(SENDERS),
         sizes={"sender": NODES, "receiver": NODES},
     )
-    return [np.array(result[o.name], dtype=object).astype(float).reshape(_shape(o, extents)) for o in kernel.outputs]
+    return [np.array(result[o.name], dtype=object).astype(float).reshape(shape_of(o, extents)) for o in kernel.outputs]

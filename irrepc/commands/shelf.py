@@ -85,8 +85,9 @@ def write_shelf(console: Console) -> Path:
     return shelf
 
 
-def _bundle(name: str, values: dict[str, object]) -> Bundle:
-    match {"irreps": None, "backends": list(DEFAULT_BACKENDS), "limit": LIMIT, "whole": True, **values}:
+def _bundle(name: str, values: object) -> Bundle:
+    usual = {"irreps": None, "backends": list(DEFAULT_BACKENDS), "limit": LIMIT, "whole": True}
+    match {**usual, **values} if isinstance(values, dict) else {}:
         case {
             "lmax": int(lmax),
             "irreps": None | str() as irreps,

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import filelock
@@ -53,7 +54,7 @@ def write_package(files: Mapping[str, str], target: Path, say: Callable[[str], N
     """Put the files (relative path -> text) into the target folder in place of what it held.
 
     They are written into a neighbouring folder first, which then takes the target's place: an interrupted call leaves
-    the old package as it was.  A second process waits; `say` tells its user.
+    the old package as it was.  A second process on the same machine waits; `say` tells its user.
     Raises OutputError as check_target, for a full disk, and for a folder that another process keeps for too long.
     """
     check_target(target)
@@ -71,7 +72,10 @@ def write_package(files: Mapping[str, str], target: Path, say: Callable[[str], N
 
 @contextmanager
 def _lock(target: Path, say: Callable[[str], None]) -> Iterator[None]:
-    lock = filelock.FileLock(target.parent / f".{target.name}.lock")
+    # Beside the target a lock file would stay behind: removing one that others may hold is not safe.
+    place = Path(tempfile.gettempdir()) / f"irrepc-{os.getuid()}"
+    place.mkdir(mode=0o700, exist_ok=True)
+    lock = filelock.FileLock(place / f"{sha256(str(target.resolve()).encode()).hexdigest()[:24]}.lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from irrepc.emit.printer import WIDTH, Constants, assignment, expression, variable
-from irrepc.emit.views import Function, Part, offset, shape, signature, width
+from irrepc.emit.views import Function, Part, offsets, shape, signature, width
 from irrepc.ir.block import Block, Stage, Statement
 from irrepc.ir.kernel import Axes, Kernel, Operand, Ref
 
@@ -107,6 +107,7 @@ class _Writer:
     constants: Constants
     axes: dict[Ref, Axes]
     operands: dict[str, Operand]
+    starts: dict[str, tuple[str, ...]]
 
     @staticmethod
     def of(block: Block) -> _Writer:
@@ -115,7 +116,9 @@ class _Writer:
         operands = kernel.operands
         axes = {Ref(o.name, i): a for o in operands.values() for i, a in enumerate(o.components)}
         inputs = tuple(o for o in kernel.inputs if o.name in used) or kernel.inputs[:1]
-        return _Writer(block, kernel, inputs, kernel.outputs[0].index, Constants.of((kernel,)), axes, operands)
+        constants = Constants.of((kernel,))
+        starts = {o.name: offsets(o) for o in (*kernel.inputs, *kernel.outputs)}
+        return _Writer(block, kernel, inputs, kernel.outputs[0].index, constants, axes, operands, starts)
 
     def rows(self, gathers: list[str]) -> list[str]:
         """The loops over rows around the stages."""
@@ -171,7 +174,7 @@ class _Writer:
         for a in o.components[component]:
             inner = f"({flat})" if " + " in flat else flat
             flat = f"{inner} * {a} + i_{a}" if flat else f"i_{a}"
-        column = " + ".join(p for p in (offset(o, component), flat) if p) or "0"
+        column = " + ".join(p for p in (self.starts[o.name][component], flat) if p) or "0"
         if o.rows is None:
             return f"{o.name}[{column}]"
         row = "e" if o.index is None else "n" if o.index == self.scatter else f"{o.index}_e"

@@ -16,22 +16,27 @@ WIDTH = 116
 
 @dataclass(slots=True)
 class Constants:
-    """The distinct absolute values of coefficients other than 1, named C0, C1, ... in rising order."""
+    """The distinct absolute values of coefficients other than 1, named C0, C1, ... in rising order.
+
+    signed  coefficient -> (the name of its absolute value, "" for 1; its sign)
+    """
 
     values: tuple[Surd, ...]
-    names: dict[Surd, str] = field(default_factory=dict)
+    signed: dict[Surd, tuple[str, int]] = field(default_factory=dict)
 
     @staticmethod
     def of(kernels: Iterable[Kernel]) -> Constants:
         """Collect the constants of several kernels that share one file or function."""
-        found = {size(t.coeff) for k in kernels for e in k.equations for t in e.terms} - {ONE}
-        values = tuple(sorted(found, key=lambda s: (float(s), str(s))))
-        return Constants(values, {v: f"C{i}" for i, v in enumerate(values)})
+        distinct = {t.coeff for k in kernels for e in k.equations for t in e.terms}
+        found = {c: size(c) for c in distinct}
+        values = tuple(sorted(set(found.values()) - {ONE}, key=lambda s: (float(s), str(s))))
+        names = {v: f"C{i}" for i, v in enumerate(values)}
+        return Constants(values, {c: (names.get(v, ""), c.sign) for c, v in found.items()})
 
     def lines(self, call: str = "") -> tuple[str, ...]:
         """The definitions, `C0 = call(0.5773502691896257)  # √3/3`."""
         left, right = (f"{call}(", ")") if call else ("", "")
-        return tuple(f"{self.names[v]} = {left}{float(v)!r}{right}  # {v}" for v in self.values)
+        return tuple(f"C{i} = {left}{float(v)!r}{right}  # {v}" for i, v in enumerate(self.values))
 
 
 def variable(ref: Ref) -> str:
@@ -58,19 +63,19 @@ def expression(
     weight   orders the factors of a product: scalars (small) before channel vectors (large)
     unit     how the number one is written
     """
-    groups: dict[Surd, list[tuple[int, str]]] = {}
+    groups: dict[str, list[tuple[int, str]]] = {}
     for t in terms:
         factors = sorted(t.factors, key=lambda f: (weight(f), f))
         product = " * ".join(name(f) for f in factors)
-        groups.setdefault(size(t.coeff), []).append((t.coeff.sign, product))
+        constant, sign = constants.signed[t.coeff]
+        groups.setdefault(constant, []).append((sign, product))
     text = ""
-    for value, products in groups.items():
-        lead = products[0][0] if value != ONE else 1
-        if value == ONE:
+    for constant, products in groups.items():
+        if not constant:
             for sign, product in products:
                 text += _signed(text, sign, product or unit)
             continue
-        constant = constants.names[value]
+        lead = products[0][0]
         if len(products) == 1:
             body = f"{constant} * {products[0][1]}" if products[0][1] else constant
         else:

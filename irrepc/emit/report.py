@@ -79,8 +79,10 @@ def cost_rows(module: Module) -> list[tuple[str, ...]]:
         by_function.setdefault(c.function, []).append(c)
     rows: list[tuple[str, ...]] = []
     for t in module.traffic:
-        mul = [(c.axes, c.cost.mul) for c in by_function[t.function]]
-        add = [(c.axes, c.cost.add) for c in by_function[t.function]]
+        # a derivative that vanishes, as that of Y_00, has no line
+        lines = by_function.get(t.function, [])
+        mul = [(c.axes, c.cost.mul) for c in lines]
+        add = [(c.axes, c.cost.add) for c in lines]
         own = FLOAT * _total(t.row) + INTEGER * t.indices
         node = FLOAT * _total(t.node)
         flop = _total((*mul, *add))

@@ -56,13 +56,15 @@ def width(operand: Operand) -> str:
     return " + ".join(terms) or "0"
 
 
-def offset(operand: Operand, component: int) -> str:
-    """Where a component begins in a row, as code; an empty text for 0."""
+def offsets(operand: Operand) -> tuple[str, ...]:
+    """Where each component begins in a row, as code; an empty text for 0."""
     total: dict[Axes, int] = {}
-    for axes in operand.components[:component]:
+    starts = []
+    for axes in operand.components:
+        terms = (" * ".join(([str(n)] if n > 1 or not before else []) + list(before)) for before, n in total.items())
+        starts.append(" + ".join(terms))
         total[axes] = total.get(axes, 0) + 1
-    terms = [" * ".join(([str(n)] if n > 1 or not axes else []) + list(axes)) for axes, n in total.items()]
-    return " + ".join(terms)
+    return tuple(starts)
 
 
 def shape(operand: Operand) -> str:

@@ -141,8 +141,7 @@ def stage_cost(kernel: Kernel, stage: Stage) -> Cost:
     loaded: set[Ref] = set()
     for s in stage.statements:
         for t in s.terms:
-            plain = t.coeff.is_rational and abs(t.coeff.parts[0][1]) == 1
-            mul += max(0, len(t.factors) - 1 + (0 if plain else bool(t.factors)))
+            mul += max(0, len(t.factors) - 1 + (0 if t.coeff.is_unit else bool(t.factors)))
             loaded.update(f for f in t.factors if f.operand in inputs)
         add += len(s.terms) - (0 if s.verb in ("sum", "add") else 1)
         store += s.verb in ("store", "add")

@@ -52,13 +52,14 @@ class Settings:
     batch_size: int
     learning_rate: float
     energy_weight: float
+    averaging: float
     steps: int  # of dynamics, 0.5 fs each
 
 
 FULL = Settings(
     lmax=4,
-    backend="numba",
-    network={"cutoff": 4.5, "layers": 3, "lmax": 2, "parity": False, "features": (16, 16, 16), "embedding": 16}
+    backend="llvm",
+    network={"cutoff": 4.5, "layers": 3, "lmax": 2, "parity": False, "features": (32, 32, 32), "embedding": 32}
     | {"radial_depth": 1, "radial_width": 32},
     frames=(550, 50),
     tests=100,
@@ -66,8 +67,9 @@ FULL = Settings(
     seconds=150.0,
     finished=225.0,
     batch_size=10,
-    learning_rate=0.01,
-    energy_weight=1.0,
+    learning_rate=0.08,
+    energy_weight=10.0,
+    averaging=0.997,
     steps=4000,
 )
 QUICK = Settings(
@@ -82,7 +84,8 @@ QUICK = Settings(
     finished=60.0,
     batch_size=5,
     learning_rate=0.02,
-    energy_weight=1.0,
+    energy_weight=10.0,
+    averaging=0.9,
     steps=40,
 )
 
@@ -133,7 +136,8 @@ def _findings(folder: Path, settings: Settings, seed: int, walk: Walk) -> Findin
         parameters=sum(weight.numel() for weight in model.parameters()),
         training={
             "frames": f"{settings.frames[0]} for training, {settings.frames[1]} held out of the same trajectories",
-            "optimizer": f"Adam, learning rate up to {settings.learning_rate}, batches of {settings.batch_size}",
+            "optimizer": f"Adam, learning rate up to {settings.learning_rate}, batches of {settings.batch_size}; running average of "
+            f"the weights, {settings.averaging} kept at each step",
             "weight of the energy in the loss": f"{settings.energy_weight} (forces 1)",
             "budget": f"{budget:.0f} s on one thread" + (f", {settings.epochs} epochs" if settings.epochs else ""),
             "backend": f"{settings.backend}, float32",
@@ -162,8 +166,8 @@ def _generate(folder: Path, lmax: int, walk: Walk) -> tuple[dict[str, Any], dict
         every = jobs(planned)
         done, whole = 0, sum(job.part.terms for job in every)
         for job in every:
-            move(done / whole, f"{job.backend}/{job.part.name}")
-            modules[job.key] = job.run()
+            move(done / whole, job.part.name)
+            modules |= job.run()
             done += job.part.terms
         texts = assemble(planned, modules, proved)
         for name, text in texts.items():
@@ -195,6 +199,7 @@ def _train(
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
             energy_weight=settings.energy_weight,
+            averaging=settings.averaging,
             seed=seed,
             progress=progress,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from irrepc.errors import require
@@ -51,19 +52,21 @@ def run_nve(
     steps: int = 4000,
     timestep: float = 0.5,
     every: int = 5,
+    dtype: torch.dtype = torch.float64,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Trajectory:
     """Velocity Verlet of a molecule from the positions of `frame`, velocities drawn at `kelvin`, at rest as a whole.
 
-    timestep fs; a record is made every so many steps, and progress(step) is called. Needs the extra irrepc[ase].
+    timestep fs; dtype of the arithmetic (the model itself is left as it is); a record is made every so many steps, and
+    progress(step) is called. Needs the extra irrepc[ase].
     Raises InputError for elements that the model does not know.
     """
     ase, units, verlet = (require(name, "ase") for name in ("ase", "ase.units", "ase.md.verlet"))
     from irrepc.interop.ase_calculator import IrrepcCalculator  # loads ASE, which importing this file must not
 
     atoms = ase.Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
-    atoms.calc = IrrepcCalculator(model)
+    atoms.calc = IrrepcCalculator(model, dtype=dtype)
     masses = atoms.get_masses()
     atoms.set_velocities(velocities(masses, frame.positions, kelvin * units.kB, np.random.default_rng(seed)))
     dynamics = verlet.VelocityVerlet(atoms, timestep * units.fs)
