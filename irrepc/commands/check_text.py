@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import struct
 from collections.abc import Mapping
 from difflib import unified_diff
 from fractions import Fraction
@@ -19,6 +20,7 @@ FREE_FLOATS = (0.0, 1.0)
 """The float literals of emitted code that are no constants of a kernel."""
 
 _CONSTANT = re.compile(r"\s*(C\d+) = (?:real\((\S+)\)|(\S+))  # (\S.*)")
+_LITERAL = re.compile(r"\b(float|double) 0x([0-9A-F]{16})")
 _PART = re.compile(r"(?:^(-?)|\s*([+-])\s*)(\d+)?(?:√(\d+))?(?:/(\d+))?")
 
 
@@ -52,6 +54,10 @@ def check_literals(files: Mapping[str, str]) -> tuple[int, tuple[str, ...]]:
     failures = []
     count = 0
     for path, text in files.items():
+        if path.endswith(".ll"):
+            read, wrong = _check_ir(path, text)
+            count += read
+            failures += wrong
         if not path.endswith(".py") or "/" not in path:
             continue
         constants = set()
@@ -77,6 +83,27 @@ def check_literals(files: Mapping[str, str]) -> tuple[int, tuple[str, ...]]:
             if node.value not in FREE_FLOATS and node.lineno not in constants:
                 failures.append(f"{path}:{node.lineno}: {node.value!r} stands without its exact value")
     return count, tuple(failures)
+
+
+def _check_ir(path: str, text: str) -> tuple[int, list[str]]:
+    """Read `fmul float 0x3FE279A740000000, %x.1  ; √3/3`: the bits are those of the exact value, rounded once."""
+    failures = []
+    count = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        for match in _LITERAL.finditer(line):
+            value = struct.unpack(">d", bytes.fromhex(match[2]))[0]
+            if value in FREE_FLOATS:
+                continue
+            count += 1
+            note = line.partition("  ; ")[2].partition("  ; ")[0]
+            try:
+                exact = float(read_surd(note))
+            except ValueError as error:
+                failures.append(f"{path}:{number}: {error}")
+                continue
+            if value != (struct.unpack("f", struct.pack("f", exact))[0] if match[1] == "float" else exact):
+                failures.append(f"{path}:{number}: {match[0]} is {value!r}; expected {exact!r}, {note}")
+    return count, failures
 
 
 def check_tables(text: str, lmax: int) -> tuple[int, tuple[str, ...]]:

@@ -141,14 +141,14 @@ class Writer:
         if self.real == "float":
             number = struct.unpack("f", struct.pack("f", number))[0]
         bits = struct.unpack("<Q", struct.pack("<d", number))[0]
-        return self.splat(f"0x{bits:016X}", lanes)
+        return self.splat(f"0x{bits:016X}", lanes, str(value))
 
-    def splat(self, value: str, lanes: int) -> str:
+    def splat(self, value: str, lanes: int, note: str = "") -> str:
         """A number in every lane."""
         if lanes == 1:
             return value
         kind = self.kind(lanes)
-        one = self.op(f"insertelement {kind} poison, {self.real} {value}, i64 0", "v")
+        one = self.op(f"insertelement {kind} poison, {self.real} {value}, i64 0", "v", note)
         return self.op(f"shufflevector {kind} {one}, {kind} poison, <{lanes} x i32> zeroinitializer", "v")
 
     def total(self, terms: tuple[Term, ...], value: dict[Ref, str], lanes: int, note: str) -> str:
