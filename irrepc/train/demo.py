@@ -65,9 +65,9 @@ FULL = Settings(
     tests=100,
     epochs=None,
     seconds=150.0,
-    finished=225.0,
+    finished=200.0,
     batch_size=10,
-    learning_rate=0.08,
+    learning_rate=0.06,
     energy_weight=10.0,
     averaging=0.997,
     steps=4000,
@@ -136,8 +136,8 @@ def _findings(folder: Path, settings: Settings, seed: int, walk: Walk) -> Findin
         parameters=sum(weight.numel() for weight in model.parameters()),
         training={
             "frames": f"{settings.frames[0]} for training, {settings.frames[1]} held out of the same trajectories",
-            "optimizer": f"Adam, learning rate up to {settings.learning_rate}, batches of {settings.batch_size}; running average of "
-            f"the weights, {settings.averaging} kept at each step",
+            "optimizer": f"Adam, learning rate up to {settings.learning_rate}, batches of {settings.batch_size}",
+            "running average of the weights": f"{settings.averaging} kept at each step",
             "weight of the energy in the loss": f"{settings.energy_weight} (forces 1)",
             "budget": f"{budget:.0f} s on one thread" + (f", {settings.epochs} epochs" if settings.epochs else ""),
             "backend": f"{settings.backend}, float32",

@@ -51,7 +51,7 @@ def run_nve(
     kelvin: float = 300.0,
     steps: int = 4000,
     timestep: float = 0.5,
-    every: int = 5,
+    every: int = 2,
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,

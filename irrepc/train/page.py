@@ -92,7 +92,7 @@ def page(findings: Findings, pictures: Mapping[str, bytes]) -> str:
         "<h2>6. Dynamics</h2>",
         f"<p>{run.time[-1]:.1f} ps at constant energy with a time step of {run.timestep} fs through ASE, "
         f"mean temperature {run.temperature.mean():.0f} K. Drift: {run.drift:+.4f} meV per atom and ps.</p>",
-        figure("energy_drift", "Above: exchange of potential and kinetic energy. Below: their sum, enlarged."),
+        figure("energy_drift", "Potential and kinetic energy change into each other; their sum stays."),
         "<h2>7. To repeat it</h2>",
         _table(("step", "seconds"), [(k, f"{v:.1f}") for k, v in findings.seconds.items()], numbers=1),
         _table(("", ""), [*findings.versions.items(), ("seed", str(findings.seed))]),

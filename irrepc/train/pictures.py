@@ -73,23 +73,23 @@ def learning_curve(history: History, force_spread: float) -> bytes:
 
 
 def energy_drift(run: Trajectory) -> bytes:
-    """Total energy about its mean, and how the energy moves between its two kinds."""
+    """How the energy moves between its two kinds at first, and the total energy over the whole run."""
+    early = run.time <= min(0.15, run.time[-1])
+    potential, kinetic, total = (1e3 * (e - e.mean()) / run.atoms for e in (run.potential, run.kinetic, run.total))
     with _style():
-        figure, (above, below) = _figure(10, 6, rows=2)
-        exchange = 1e3 * (run.potential - run.potential.mean()) / run.atoms
-        kinetic = 1e3 * (run.kinetic - run.kinetic.mean()) / run.atoms
-        total = 1e3 * (run.total - run.total.mean()) / run.atoms
-        above.plot(run.time, exchange, color=BLUE, linewidth=0.8, label="potential")
-        above.plot(run.time, kinetic, color=ORANGE, linewidth=0.8, label="kinetic")
-        above.plot(run.time, total, color="black", linewidth=1.6, label="total")
-        above.set(ylabel="E − mean / meV per atom", title="Molecular dynamics at constant energy (velocity Verlet)")
-        above.margins(y=0.3)
+        figure, (above, below) = _figure(10, 6.6, rows=2)
+        above.plot(run.time[early], potential[early], "--", color=BLUE, label="potential")
+        above.plot(run.time[early], kinetic[early], color=ORANGE, label="kinetic")
+        above.plot(run.time[early], total[early], color="black", linewidth=2, label="total")
+        above.set(xlabel="time / ps", ylabel="E − mean / meV per atom")
+        above.set_title("Molecular dynamics at constant energy (velocity Verlet): the beginning")
+        above.margins(x=0.01, y=0.3)
         above.legend(ncols=3, loc="upper right")
-        below.plot(run.time, total, color="black", linewidth=0.8, label="total")
+        below.plot(run.time, total, color="black", linewidth=0.5, label="total")
         line = np.polyval(np.polyfit(run.time, total, 1), run.time)
         below.plot(run.time, line, color=GREEN, linewidth=2.5, label=f"drift {run.drift:+.3f} meV per atom and ps")
-        below.set(xlabel="time / ps", ylabel="E − mean / meV per atom")
-        below.margins(y=0.3)
+        below.set(xlabel="time / ps", ylabel="E − mean / meV per atom", title="The whole run, enlarged")
+        below.margins(x=0.01, y=0.3)
         below.legend(ncols=2, loc="upper right")
         return _png(figure)
 
