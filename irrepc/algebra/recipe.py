@@ -164,7 +164,7 @@ class NormRecipe:
 
 @dataclass(frozen=True, slots=True)
 class ContractionRecipe:
-    """Equivariant polynomials of features u*0e+u*1o+... up to lmax, for each output degree, up to `correlation` factors.
+    """Equivariant polynomials of u*0e+u*1o+... up to lmax, for each output degree, with up to `correlation` factors.
 
     The features of a row are multiplied with themselves; the coefficients of the monomials are read at its species.
     """

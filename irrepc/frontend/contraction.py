@@ -130,9 +130,7 @@ def _trees(lmax: int, correlation: int, convention: str, natural: bool, rising: 
     return tuple(sorted(grown, key=lambda t: (t.irrep.l, t.irrep.p)))
 
 
-def _branches(
-    left: Tree, lmax: int, convention: str, natural: bool, rising: bool, target: Irrep | None
-) -> list[Tree]:
+def _branches(left: Tree, lmax: int, convention: str, natural: bool, rising: bool, target: Irrep | None) -> list[Tree]:
     """A tree coupled with one more factor x, in every way that is asked for."""
     out = []
     for l in range(left.last if rising else 0, lmax + 1):

@@ -58,12 +58,14 @@ def load_mace(
         except (ValueError, OSError, EOFError, AttributeError, TypeError) as error:
             raise InputError(
                 f"load_mace: got {tensors}, which numpy cannot read as plain arrays ({type(error).__name__}); expected "
-                "a .npz; from Python with mace: numpy.savez(file, **{k: v.cpu() for k, v in model.state_dict().items()})"
+                "a .npz; do, where mace is installed: numpy.savez(file, **model.cpu().state_dict())"
             ) from error
     try:
         given = json.loads(Path(config).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"load_mace: got {config}, which is no JSON: {error}; expected the model's arguments") from error
+        raise InputError(
+            f"load_mace: got {config}, which is no JSON: {error}; expected the model's arguments"
+        ) from error
     return mace_from(given, state, backend, dtype=dtype)
 
 
@@ -146,7 +148,7 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MACEC
     numbers = state.get("atomic_numbers")
     energies = state.get("atomic_energies_fn.atomic_energies")
     if numbers is None or energies is None or energies.numel() != numbers.numel():
-        raise InputError("mace: got no atomic_numbers with one energy each in the tensors; expected a model of one head")
+        raise InputError("mace: got tensors without one E0 for each of atomic_numbers; expected a model of one head")
     hidden = Irreps.of(str(config["hidden_irreps"])).simplify()
     readout = Irreps.of(str(config["MLP_irreps"]))
     natural = all(b.irrep.p == (-1) ** b.irrep.l and b.mul == hidden[0].mul for b in hidden)
