@@ -21,8 +21,8 @@ from irrepc.models.nequip import NequIP, NequIPConfig
 Network = NequIP | MACE
 Config = NequIPConfig | MACEConfig
 _NETWORKS: dict[str, tuple[Callable[..., Network], type[Config]]] = {
-    "MACE": (MACE, MACEConfig),
     "NequIP": (NequIP, NequIPConfig),
+    "MACE": (MACE, MACEConfig),
 }
 _FORMAT = "irrepc model 1"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}

@@ -54,9 +54,7 @@ def test_it_is_the_dense_einsum(irreps_in: str, irreps_out: str, correlation: in
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     g = torch.randn(found.shape, generator=generator, dtype=torch.float64)
     wanted = [x, *layer.weights]
-    for a, b in zip(
-        torch.autograd.grad(found, wanted, g), torch.autograd.grad(expected, wanted, g), strict=True
-    ):
+    for a, b in zip(torch.autograd.grad(found, wanted, g), torch.autograd.grad(expected, wanted, g), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
 
 
