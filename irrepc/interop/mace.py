@@ -41,6 +41,16 @@ _KNOWN = (
     "radial_embedding.cutoff_fn.r_max",
     "heads",
 )
+# options that change the network without a trace in the tensors' names: only these values are ours
+_REFUSED: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("pair_repulsion", (None, False)),
+    ("use_so3", (None, False)),
+    ("use_last_readout_only", (None, False)),
+    ("use_agnostic_product", (None, False)),
+    ("apply_cutoff", (None, True)),
+    ("distance_transform", (None, "None")),
+    ("radial_type", (None, "bessel")),
+)
 _BLOCKS = {"RealAgnosticResidualInteractionBlock": True, "RealAgnosticInteractionBlock": False}
 
 
@@ -157,6 +167,11 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MACEC
             f"mace: got hidden irreps {hidden} and MLP irreps {readout}; expected natural parity with the same number "
             "of channels, and scalars"
         )
+    for name, ours in _REFUSED:
+        if config.get(name) not in ours:
+            raise InputError(f"mace: got {name} = {config[name]!r}; expected {ours[1]!r}, or nothing said of it")
+    if "silu" not in str(config.get("gate", "silu")):
+        raise InputError(f"mace: got gate {config['gate']!r}; expected silu in the last readout")
     if _block(config["interaction_cls"]) is not True:
         raise InputError("mace: got a model whose later layers are not residual; expected RealAgnosticResidual blocks")
     correlation = config["correlation"]
@@ -166,6 +181,7 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MACEC
     for name in ("r_max", "radial_embedding.bessel_fn.r_max"):
         if name in state and abs(float(state[name]) - cutoff) > 1e-6:
             raise InputError(f"mace: got {name} = {float(state[name])} in the tensors; expected that of {cutoff} Å")
+    power = state.get("radial_embedding.cutoff_fn.p", torch.tensor(int(config.get("num_polynomial_cutoff", 5))))
     degrees = tuple(b.irrep.l for b in hidden)
     return MACEConfig(
         species=tuple(int(z) for z in numbers),
@@ -177,7 +193,7 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MACEC
         correlation=correlation,
         residual=_block(config["interaction_cls_first"]),
         bessels=int(config.get("num_bessel", 8)),
-        cutoff_power=int(config.get("num_polynomial_cutoff", 5)),
+        cutoff_power=int(power),
         radial_widths=tuple(int(n) for n in config.get("radial_MLP") or (64, 64, 64)),
         readout_width=readout[0].mul,
         avg_num_neighbors=float(config["avg_num_neighbors"]),

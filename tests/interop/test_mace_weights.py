@@ -142,6 +142,10 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any], dict[str, Tensor]], Any], str]
         lambda c, s: s.update({"atomic_energies_fn.atomic_energies": torch.ones(2, 3)}),
         "model of one head",
     ),
+    "a repulsion": (lambda c, s: c.update(pair_repulsion=True), "pair_repulsion = True; expected False"),
+    "another distance": (lambda c, s: c.update(distance_transform="Agnesi"), "distance_transform = 'Agnesi'"),
+    "another basis": (lambda c, s: c.update(radial_type="gaussian"), "radial_type = 'gaussian'"),
+    "another activation": (lambda c, s: c.update(gate="<function tanh>"), "expected silu"),
     "half a configuration": (lambda c, s: c.pop("max_ell"), "without max_ell"),
 }
 
