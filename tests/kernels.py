@@ -8,6 +8,7 @@ from typing import Any
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.algebra.recipe import (
+    ContractionRecipe,
     GateRecipe,
     HarmonicsRecipe,
     Label,
@@ -24,7 +25,7 @@ from irrepc.algebra.recipe import (
 from irrepc.ir.kernel import Kernel, Operand
 
 ROWS = 4
-SIZES = {"sender": 3, "receiver": 2}
+SIZES = {"sender": 3, "receiver": 2, "species": 3}
 EXTENTS = {"u": 2, "u1": 1, "v": 3, "k": 2, "k1": 3}
 
 
@@ -55,6 +56,7 @@ RECIPES: dict[str, Recipe] = {
     "linear": LinearRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0], labels(Irreps.of("2x0e+3x1o"), "k")[0]),
     "gate": GateRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0]),
     "norm": NormRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0]),
+    "contraction": ContractionRecipe(1, (0, 1), 3),
 }
 
 

@@ -162,7 +162,39 @@ class NormRecipe:
         return f"squared_norm({'+'.join(map(str, self.left))})"
 
 
-Recipe = HarmonicsRecipe | WignerRecipe | ProductRecipe | LinearRecipe | GateRecipe | NormRecipe
+@dataclass(frozen=True, slots=True)
+class ContractionRecipe:
+    """Equivariant polynomials of u*0e+u*1o+... up to lmax, for each output degree, with up to `correlation` factors.
+
+    The features of a row are multiplied with themselves; the coefficients of the monomials are read at its species.
+    """
+
+    lmax: int
+    outputs: tuple[int, ...]
+    correlation: int
+
+    def __post_init__(self) -> None:
+        check_degree(self.lmax)
+        for degree in self.outputs:
+            check_degree(degree)
+        if not self.outputs or list(self.outputs) != sorted(set(self.outputs)):
+            raise RecipeError(
+                f"symmetric_contraction: got output degrees {self.outputs}; expected rising degrees, at least one"
+            )
+        if not 1 <= self.correlation <= 4:
+            raise RecipeError(f"symmetric_contraction: got correlation {self.correlation}; expected 1, 2, 3 or 4")
+
+    @property
+    def name(self) -> str:
+        """What the emitted function is called."""
+        return "symmetric_contraction"
+
+    def __str__(self) -> str:
+        outputs = "+".join(str(Irrep(l, (-1) ** l)) for l in self.outputs)
+        return f"symmetric_contraction(lmax={self.lmax} -> {outputs}; correlation={self.correlation})"
+
+
+Recipe = HarmonicsRecipe | WignerRecipe | ProductRecipe | LinearRecipe | GateRecipe | NormRecipe | ContractionRecipe
 
 
 def digest(recipe: Recipe) -> str:

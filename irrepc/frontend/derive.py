@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from irrepc.algebra.recipe import (
+    ContractionRecipe,
     GateRecipe,
     HarmonicsRecipe,
     LinearRecipe,
@@ -14,6 +15,7 @@ from irrepc.algebra.recipe import (
     WignerRecipe,
 )
 from irrepc.errors import RecipeError
+from irrepc.frontend.contraction import coefficients, symmetric_contraction
 from irrepc.frontend.harmonics import spherical_harmonics
 from irrepc.frontend.products import gate, linear, squared_norm, tensor_product
 from irrepc.frontend.wigner import wigner_d
@@ -40,6 +42,8 @@ def derive(recipe: Recipe) -> Kernel:
             kernel = gate(recipe)
         case NormRecipe():
             kernel = squared_norm(recipe)
+        case ContractionRecipe():
+            kernel = symmetric_contraction(recipe)
         case _:
             raise RecipeError(f"derive: got {recipe!r}; expected a recipe of irrepc.algebra.recipe")
     return check(kernel)
@@ -63,6 +67,9 @@ def estimate(recipe: Recipe) -> int:
             return 26 * (recipe.lmax + 1) ** 2
         case WignerRecipe():
             return 13 * 3 * sum((2 * l + 1) ** 2 for l in range(recipe.lmax + 1))
+        case ContractionRecipe():
+            degrees = [1 + len(slot.monomial) for slot in coefficients(recipe)]
+            return sum(1 + n + n * n for n in degrees)
         case _:
             return 13 * sum(b.irrep.dim for b in recipe.left)
 

@@ -1,7 +1,18 @@
 """Networks, each readable beside its paper, the potential that differentiates them, and the file they are saved in."""
 
 from irrepc.models.checkpoint import load_model, save_model
+from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.potential import Potential, Prediction, energy_and_forces
 
-__all__ = ["NequIP", "NequIPConfig", "Potential", "Prediction", "energy_and_forces", "load_model", "save_model"]
+__all__ = [
+    "MACE",
+    "MACEConfig",
+    "NequIP",
+    "NequIPConfig",
+    "Potential",
+    "Prediction",
+    "energy_and_forces",
+    "load_model",
+    "save_model",
+]

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,15 @@ import torch
 from torch import nn
 
 from irrepc.errors import InputError
+from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
 
-Network = NequIP
-_NETWORKS = {"NequIP": (NequIP, NequIPConfig)}
+Network = NequIP | MACE
+Config = NequIPConfig | MACEConfig
+_NETWORKS: dict[str, tuple[Callable[..., Network], type[Config]]] = {
+    "NequIP": (NequIP, NequIPConfig),
+    "MACE": (MACE, MACEConfig),
+}
 _FORMAT = "irrepc model 1"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -71,18 +77,19 @@ def load_model(
     kind = content.get("format") if isinstance(content, dict) else type(content).__name__
     if kind != _FORMAT:
         raise InputError(f"load_model: got {path} of format {kind!r}; expected {_FORMAT!r}, as save_model writes it")
-    network, config_type = _NETWORKS.get(content.get("model"), (None, None))
-    if network is None or config_type is None:
-        raise InputError(f"load_model: got a model {content.get('model')!r}; expected one of {', '.join(_NETWORKS)}")
+    name = content.get("model")
+    if name not in _NETWORKS:
+        raise InputError(f"load_model: got a model {name!r}; expected one of {', '.join(_NETWORKS)}")
     if content.get("dtype") not in _DTYPES:
         raise InputError(f"load_model: got weights of {content.get('dtype')!r}; expected {' or '.join(_DTYPES)}")
+    network, config_type = _NETWORKS[name]
     config = _config(config_type, content.get("config"), path)
     model = network(config, backend, dtype=_DTYPES[content["dtype"]])
     _fill(model, content.get("state_dict"), path)
     return model.to(device=device, dtype=dtype)
 
 
-def _config(config_type: type[NequIPConfig], text: Any, path: str | Path) -> NequIPConfig:
+def _config(config_type: type[Config], text: Any, path: str | Path) -> Config:
     try:
         values: dict[str, Any] = dict(json.loads(text))
     except (TypeError, ValueError) as error:

@@ -1,5 +1,6 @@
 """Layers of equivariant networks: graphs, neighbour lists, radial functions, and maps of steerable features."""
 
+from irrepc.nn.contraction import SymmetricContraction
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.frames import edge_frames
 from irrepc.nn.gate import Gate
@@ -30,6 +31,7 @@ __all__ = [
     "SkinList",
     "SpeciesLinear",
     "SphericalHarmonics",
+    "SymmetricContraction",
     "TensorProduct",
     "WignerD",
     "batch",
