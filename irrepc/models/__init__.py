@@ -3,5 +3,20 @@
 from irrepc.models.checkpoint import load_model, save_model
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.potential import Potential, Prediction, energy_and_forces
+from irrepc.models.tfn import TFN, TFNConfig, complete_graph
+from irrepc.models.tfn_tasks import TFNClassifier, TFNEnergy
 
-__all__ = ["NequIP", "NequIPConfig", "Potential", "Prediction", "energy_and_forces", "load_model", "save_model"]
+__all__ = [
+    "TFN",
+    "NequIP",
+    "NequIPConfig",
+    "Potential",
+    "Prediction",
+    "TFNClassifier",
+    "TFNConfig",
+    "TFNEnergy",
+    "complete_graph",
+    "energy_and_forces",
+    "load_model",
+    "save_model",
+]

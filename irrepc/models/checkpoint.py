@@ -15,9 +15,16 @@ from torch import nn
 
 from irrepc.errors import InputError
 from irrepc.models.nequip import NequIP, NequIPConfig
+from irrepc.models.tfn import TFN, TFNConfig
+from irrepc.models.tfn_tasks import TFNEnergy
 
-Network = NequIP
-_NETWORKS = {"NequIP": (NequIP, NequIPConfig)}
+Network = NequIP | TFN | TFNEnergy
+Config = NequIPConfig | TFNConfig
+_NETWORKS: dict[Any, tuple[Any, type[Config]]] = {
+    "NequIP": (NequIP, NequIPConfig),
+    "TFN": (TFN, TFNConfig),
+    "TFNEnergy": (TFNEnergy, TFNConfig),
+}
 _FORMAT = "irrepc model 1"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -77,12 +84,12 @@ def load_model(
     if content.get("dtype") not in _DTYPES:
         raise InputError(f"load_model: got weights of {content.get('dtype')!r}; expected {' or '.join(_DTYPES)}")
     config = _config(config_type, content.get("config"), path)
-    model = network(config, backend, dtype=_DTYPES[content["dtype"]])
+    model: Network = network(config, backend, dtype=_DTYPES[content["dtype"]])
     _fill(model, content.get("state_dict"), path)
     return model.to(device=device, dtype=dtype)
 
 
-def _config(config_type: type[NequIPConfig], text: Any, path: str | Path) -> NequIPConfig:
+def _config(config_type: type[Config], text: Any, path: str | Path) -> Config:
     try:
         values: dict[str, Any] = dict(json.loads(text))
     except (TypeError, ValueError) as error:
