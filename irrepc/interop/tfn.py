@@ -160,7 +160,7 @@ def filters_from(
 
 
 def to_authors_axes(x: Tensor, l: int) -> Tensor:
-    """Components (..., 2l + 1) of a feature of degree l in our basis (polar axis y) -> in the authors', for l = 0, 1, 2.
+    """Components (..., 2l + 1) of a feature of degree l <= 2 in our basis (polar axis y) -> in the authors'.
 
     Theirs are (x, y, z) for l = 1 and, for l = 2, ours of the vector (y, z, x). Raises InputError for higher degrees.
     """

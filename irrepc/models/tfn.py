@@ -9,12 +9,14 @@ R_p is a perceptron of one hidden layer, its own for each path. The paper has no
 rotations alone, written here as even (0e, 1e, 2e, ...), so that every path of the triangle is used and mirror images
 differ. With `parity` the labels are those of O(3) and reflections are kept.
 
-What is made of the features, energies or classes, is in tfn_tasks.py. The authors' code follows the same formulas for degrees <= 1; its weights are read by irrepc/interop/tfn.py.
+tfn_tasks.py makes energies and classes of the features. The authors' code follows the same formulas for degrees <= 1;
+its weights are read by irrepc/interop/tfn.py.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +40,7 @@ def shifted_softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=40.0) - math.log(2.0)
 
 
-ACTIVATIONS = {"ssp": shifted_softplus, "elu": F.elu, "relu": F.relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"ssp": shifted_softplus, "elu": F.elu, "relu": F.relu}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,9 @@ class Nonlinearity(nn.Module):
         """(N, irreps.dim) -> the same shape, ir_mul."""
         biases = x.new_zeros(0) if self.bias is None else self.bias
         out = []
-        pieces = zip(self.irreps, x.split_with_sizes(self._widths, 1), biases.split(self._biases), strict=True)
+        pieces = zip(
+            self.irreps, x.split_with_sizes(self._widths, 1), biases.split_with_sizes(self._biases), strict=True
+        )
         for block, part, bias in pieces:
             if block.irrep.is_scalar:
                 out.append(self.activation(part))
@@ -208,7 +212,7 @@ class TFN(nn.Module):
         return self.layerwise(graph, self.embedding(graph.species))[-1]
 
     def layerwise(self, graph: Graph, x: Tensor) -> list[Tensor]:
-        """Features after each layer, from first features x (N, embedding) that need not be an embedding: masses, say."""
+        """Features after each layer, from the first: x (N, embedding), the embedding of the species or, say, masses."""
         vectors = edge_vectors(graph)
         r = vectors.square().sum(1).clamp(min=EPSILON).sqrt()
         basis, harmonics = self.basis(r), self.harmonics(vectors)
