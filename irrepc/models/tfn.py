@@ -28,7 +28,7 @@ from irrepc.errors import InputError
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.graph import Graph, check_graph, edge_vectors, graph_from_edges
 from irrepc.nn.harmonics import SphericalHarmonics
-from irrepc.nn.linear import Linear
+from irrepc.nn.linear import Linear, check_width
 from irrepc.nn.radial import GaussianBasis, cosine_cutoff
 
 EPSILON = 1e-8
@@ -197,7 +197,8 @@ class TFN(nn.Module):
         # the authors' exponent is -(d - μ)² · size / reach, whatever the spacing
         sigma, spacing = math.sqrt(config.reach / (2 * config.basis)), config.reach / (config.basis - 1)
         self.basis = GaussianBasis(0.0, config.reach, config.basis, width=sigma / spacing, dtype=torch.float64)
-        irreps, layers = Irreps.of(f"{config.embedding}x0e"), []
+        self.irreps_in = Irreps.of(f"{config.embedding}x0e")
+        irreps, layers = self.irreps_in, []
         for k, text in enumerate(config.features):
             linear = config.linear_last and k == len(config.features) - 1
             layers.append(Layer(irreps, Irreps.of(text), config, linear=linear, backend=backend))
@@ -213,6 +214,7 @@ class TFN(nn.Module):
 
     def layerwise(self, graph: Graph, x: Tensor) -> list[Tensor]:
         """Features after each layer, from the first: x (N, embedding), the embedding of the species or, say, masses."""
+        check_width("TFN", x, self.irreps_in)
         vectors = edge_vectors(graph)
         r = vectors.square().sum(1).clamp(min=EPSILON).sqrt()
         basis, harmonics = self.basis(r), self.harmonics(vectors)

@@ -1,6 +1,7 @@
 """Tensor field networks: the checks of every model, features of every degree under rotations, and what is refused."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.errors import InputError
+from irrepc.models.checkpoint import load_model, save_model
 from irrepc.models.tfn import TFN, TFNConfig, complete_graph
 from irrepc.models.tfn_tasks import TFNClassifier, TFNEnergy
 from irrepc.nn.graph import batch
@@ -108,6 +110,14 @@ def test_a_batch_is_classified_as_its_structures() -> None:
     torch.testing.assert_close(model(batch(graphs)), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_a_field_that_does_not_fade_is_saved_and_loaded(tmp_path: Path) -> None:
+    model, graph = TFN(DEEP, "torch", seed=2, dtype=torch.float64), complete_graph(*cloud())
+    save_model(model, tmp_path / "field.pt")
+    again = load_model(tmp_path / "field.pt", "torch")
+    assert again.config == DEEP
+    assert torch.equal(again(graph), model(graph))
+
+
 def test_a_point_is_a_neighbour_of_itself_for_scalar_filters_alone() -> None:
     model = TFN(replace(DEEP, lmax=1, features=("2x0e+2x1e",)), "torch", dtype=torch.float64)
     positions, species = cloud(count=1)
@@ -158,5 +168,8 @@ def test_networks_that_cannot_be_are_refused() -> None:
         TFNEnergy(replace(SMALL, cutoff=float("inf")), "torch")
     with pytest.raises(InputError, match="got last features 4x1e; expected some 0e"):
         TFNClassifier(replace(SMALL, features=("4x1e",)), 2, "torch")
+    field = TFN(SMALL, "torch", dtype=torch.float64)
+    with pytest.raises(InputError, match=r"TFN: got shape \(6, 1\); expected \(rows, 4\)"):
+        field.layerwise(complete_graph(*cloud()), torch.ones(6, 1, dtype=torch.float64))
     with pytest.raises(InputError, match=r"expected torch.float32"):
         TFN(SMALL, "torch")(complete_graph(*cloud()))
