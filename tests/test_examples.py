@@ -20,7 +20,8 @@ EXAMPLES: dict[str, tuple[tuple[str, ...], str]] = {
     "07_kernels_without_torch.py": ((), "torch was never imported"),
 }
 # needs the labelling extra and minutes; its output is tested in tests/train/test_data.py
-NOT_RUN = {"make_ethanol_dataset.py"}
+NOT_RUN = {"make_ethanol_dataset.py", "08_tfn_tetris.py"}
+"""One needs tblite for minutes, the other has a test of its own."""
 
 
 @pytest.mark.slow

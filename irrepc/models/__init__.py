@@ -4,14 +4,21 @@ from irrepc.models.checkpoint import load_model, save_model
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.potential import Potential, Prediction, energy_and_forces
+from irrepc.models.tfn import TFN, TFNConfig, complete_graph
+from irrepc.models.tfn_tasks import TFNClassifier, TFNEnergy
 
 __all__ = [
     "MACE",
+    "TFN",
     "MACEConfig",
     "NequIP",
     "NequIPConfig",
     "Potential",
     "Prediction",
+    "TFNClassifier",
+    "TFNConfig",
+    "TFNEnergy",
+    "complete_graph",
     "energy_and_forces",
     "load_model",
     "save_model",

@@ -17,12 +17,16 @@ from torch import nn
 from irrepc.errors import InputError
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
+from irrepc.models.tfn import TFN, TFNConfig
+from irrepc.models.tfn_tasks import TFNEnergy
 
-Network = NequIP | MACE
-Config = NequIPConfig | MACEConfig
+Network = NequIP | MACE | TFN | TFNEnergy
+Config = NequIPConfig | MACEConfig | TFNConfig
 _NETWORKS: dict[str, tuple[Callable[..., Network], type[Config]]] = {
     "NequIP": (NequIP, NequIPConfig),
     "MACE": (MACE, MACEConfig),
+    "TFN": (TFN, TFNConfig),
+    "TFNEnergy": (TFNEnergy, TFNConfig),
 }
 _FORMAT = "irrepc model 1"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -84,7 +88,7 @@ def load_model(
         raise InputError(f"load_model: got weights of {content.get('dtype')!r}; expected {' or '.join(_DTYPES)}")
     network, config_type = _NETWORKS[name]
     config = _config(config_type, content.get("config"), path)
-    model = network(config, backend, dtype=_DTYPES[content["dtype"]])
+    model: Network = network(config, backend, dtype=_DTYPES[content["dtype"]])
     _fill(model, content.get("state_dict"), path)
     return model.to(device=device, dtype=dtype)
 
