@@ -79,6 +79,10 @@ class Irreps:
 
     blocks: tuple[Block, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.blocks, tuple) or not all(isinstance(b, Block) for b in self.blocks):
+            raise IrrepsError(f"Irreps: got {self.blocks!r}; expected a tuple of blocks; do: Irreps.of({self.blocks!r})")
+
     @staticmethod
     def of(value: Irreps | Irrep | str | Iterable[Block | tuple[int, Irrep | str]]) -> Irreps:
         """Read "16x0e + 8x1o", an Irrep, or pairs (mul, irrep).

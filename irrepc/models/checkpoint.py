@@ -53,6 +53,7 @@ def save_model(model: Network, path: str | Path) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)  # a temporary file is for its owner alone
             os.replace(file.name, target)
         except BaseException:
             os.unlink(file.name)

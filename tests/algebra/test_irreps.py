@@ -35,6 +35,11 @@ def test_malformed_irreps_are_named(text: str) -> None:
         Irreps.of(text)
 
 
+def test_text_goes_through_of() -> None:
+    with pytest.raises(IrrepsError, match=r"do: Irreps\.of\('16x0e'\)"):
+        Irreps("16x0e")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("degree", [-1, 1.5, "2", None, True])
 def test_a_degree_is_an_integer_from_zero(degree: object) -> None:
     with pytest.raises(IrrepsError, match="expected an integer >= 0"):
