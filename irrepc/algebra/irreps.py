@@ -81,7 +81,8 @@ class Irreps:
 
     def __post_init__(self) -> None:
         if not isinstance(self.blocks, tuple) or not all(isinstance(b, Block) for b in self.blocks):
-            raise IrrepsError(f"Irreps: got {self.blocks!r}; expected a tuple of blocks; do: Irreps.of({self.blocks!r})")
+            got = repr(self.blocks)
+            raise IrrepsError(f"Irreps: got {got}; expected a tuple of blocks; do: Irreps.of({got})")
 
     @staticmethod
     def of(value: Irreps | Irrep | str | Iterable[Block | tuple[int, Irrep | str]]) -> Irreps:
