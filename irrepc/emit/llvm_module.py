@@ -7,7 +7,7 @@ from dataclasses import replace
 from irrepc.emit.llvm_text import llvm_function, llvm_head
 from irrepc.emit.llvm_writer import LANES
 from irrepc.emit.numba_text import numba_function
-from irrepc.emit.views import Function
+from irrepc.emit.views import Function, gathered, used_inputs
 from irrepc.ir.block import Block
 from irrepc.ir.kernel import Kernel
 
@@ -17,28 +17,20 @@ def llvm_functions(kernel: Kernel, scheduled: tuple[Block, ...]) -> Function:
     function = numba_function(kernel, scheduled)
     parts = []
     for part, block in zip(function.parts, scheduled, strict=True):
-        names = part.arguments.split(", ")
-        outputs = {o.name for o in block.kernel.outputs}
-        arrays = {o.name for o in block.kernel.inputs} | outputs
-        shared = block.kernel.outputs[0].rows is None
-        passed = []
-        for name in names[2:]:
-            if name in block.kernel.channels:
-                continue
-            if name in arrays:
-                if not (shared and name in outputs):
-                    passed.append(f"_address({name})")
-            else:
-                index, _, which = name.rpartition("_")
-                known = index in block.kernel.indices
-                passed.append(f"_address({index}.{which})" if known else f"_address({name}.values)")
-        extents = ", ".join(f"{a}={a}" for a in block.kernel.channels)
-        count = len(names) - len(block.kernel.channels)
-        kernel_text = f'_kernel("{part.name}", {part.first}.dtype, {count}{", " * bool(extents)}{extents})'
+        inputs, outputs = used_inputs(block.kernel), [o.name for o in block.kernel.outputs]
+        scatter, shared = block.kernel.outputs[0].index, block.kernel.outputs[0].rows is None
+        arrays = [o.name for o in inputs] + [f"{g}.values" for g in gathered(inputs, scatter)]
+        if scatter is not None:
+            arrays += [f"{scatter}.order", f"{scatter}.start"]
+        extents = "".join(f", {a}={a}" for a in block.kernel.channels)
+        # n0 and n1, then addresses, as llvm_function declares them.
+        kernel_text = f'_kernel("{part.name}", {part.first}.dtype, {2 + len(arrays) + len(outputs)}{extents})'
         if shared:
-            call = f"_run_partial({kernel_text}, cuts, threads, ({', '.join(passed)},), ({', '.join(outputs)},))"
+            passed = "".join(f"_address({a}), " for a in arrays).rstrip()
+            call = f"_run_partial({kernel_text}, cuts, threads, ({passed}), ({', '.join(outputs)},))"
         else:
-            call = f"_run({kernel_text}, cuts, threads, ({', '.join(passed)}))"
+            passed = ", ".join(f"_address({a})" for a in [*arrays, *outputs])
+            call = f"_run({kernel_text}, cuts, threads, ({passed}))"
         parts.append(replace(part, call=call))
     return replace(function, parts=tuple(parts))
 

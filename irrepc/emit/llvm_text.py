@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from irrepc.emit.llvm_writer import LANES, REALS, Writer, reduction
 from irrepc.emit.printer import variable
-from irrepc.emit.views import count
+from irrepc.emit.views import count, gathered, used_inputs
 from irrepc.ir.block import Block, Stage, Statement
-from irrepc.ir.kernel import Kernel, Operand, Ref
+from irrepc.ir.kernel import Operand, Ref
 
 
 def llvm_function(name: str, block: Block, dtype: str) -> str:
@@ -36,17 +36,6 @@ def llvm_function(name: str, block: Block, dtype: str) -> str:
     head = f"define void @{name}({', '.join(arguments)}) #0 {{"
     extents = [f"  %{a} = load i64, ptr @{a}" for a in kernel.channels]
     return "\n".join([head, "entry:", *extents, *w.slots, *w.lines, "  ret void", "}", ""])
-
-
-def used_inputs(kernel: Kernel) -> tuple[Operand, ...]:
-    """The inputs that some equation reads (the first one when none does)."""
-    used = {f.operand for e in kernel.equations for t in e.terms for f in t.factors}
-    return tuple(o for o in kernel.inputs if o.name in used) or kernel.inputs[:1]
-
-
-def gathered(inputs: tuple[Operand, ...], scatter: str | None) -> tuple[str, ...]:
-    """The indices through which inputs are read, other than the one of the scatter."""
-    return tuple(dict.fromkeys(o.index for o in inputs if o.index is not None and o.index != scatter))
 
 
 def _rows(w: Writer, block: Block, inputs: tuple[Operand, ...], gathers: tuple[str, ...], scatter: str | None) -> None:

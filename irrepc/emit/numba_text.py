@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from irrepc.emit.printer import WIDTH, Constants, assignment, expression, variable
-from irrepc.emit.views import Function, Part, offsets, shape, signature, width
+from irrepc.emit.views import Function, Part, gathered, offsets, shape, signature, used_inputs, width
 from irrepc.ir.block import Block, Stage, Statement
 from irrepc.ir.kernel import Axes, Kernel, Operand, Ref
 
@@ -52,8 +52,7 @@ def _part(block: Block, number: int) -> Part:
     writer = _Writer.of(block)
     scatter, shared = writer.scatter, kernel.outputs[0].rows is None
     outputs = [o.name for o in kernel.outputs]
-    gathers = [o.index for o in writer.inputs if o.index is not None and o.index != scatter]
-    gathers = list(dict.fromkeys(gathers))
+    gathers = gathered(writer.inputs, scatter)
     csr = [] if scatter is None else [f"{scatter}_order", f"{scatter}_start"]
     passed = [
         *(o.name for o in writer.inputs),
@@ -112,15 +111,14 @@ class _Writer:
     @staticmethod
     def of(block: Block) -> _Writer:
         kernel = block.kernel
-        used = {f.operand for e in kernel.equations for t in e.terms for f in t.factors}
         operands = kernel.operands
         axes = {Ref(o.name, i): a for o in operands.values() for i, a in enumerate(o.components)}
-        inputs = tuple(o for o in kernel.inputs if o.name in used) or kernel.inputs[:1]
+        inputs = used_inputs(kernel)
         constants = Constants.of((kernel,))
         starts = {o.name: offsets(o) for o in (*kernel.inputs, *kernel.outputs)}
         return _Writer(block, kernel, inputs, kernel.outputs[0].index, constants, axes, operands, starts)
 
-    def rows(self, gathers: list[str]) -> list[str]:
+    def rows(self, gathers: tuple[str, ...]) -> list[str]:
         """The loops over rows around the stages."""
         body = [f"{g}_e = {g}[e]" for g in gathers]
         body += self._loads(self.block.stages, channelled=False)

@@ -80,6 +80,17 @@ def signature(kernel: Kernel) -> tuple[str, ...]:
     return (*(o.name for o in kernel.inputs), *kernel.indices, *kernel.channels)
 
 
+def used_inputs(kernel: Kernel) -> tuple[Operand, ...]:
+    """The inputs that some equation reads (the first one when none does)."""
+    used = {f.operand for e in kernel.equations for t in e.terms for f in t.factors}
+    return tuple(o for o in kernel.inputs if o.name in used) or kernel.inputs[:1]
+
+
+def gathered(inputs: tuple[Operand, ...], scatter: str | None) -> tuple[str, ...]:
+    """The indices through which inputs are read, other than the one of the scatter."""
+    return tuple(dict.fromkeys(o.index for o in inputs if o.index is not None and o.index != scatter))
+
+
 def spec(kernel: Kernel) -> str:
     """A kernel's operands as a Python literal: ((inputs...), (outputs...), indices, channel axes)."""
     sides = []

@@ -95,8 +95,7 @@ def schedule(kernel: Kernel, limit: int = LOOP_LIMIT) -> Block:
     stages: list[Stage] = []
     for phase, here in sorted(by_phase.items()):
         if phase % 2 == 0:
-            if here:
-                stages.append(_stage(outputs, axes, partial, (), here))
+            stages.append(_stage(outputs, axes, partial, (), here))
             continue
         roots = [e for e in here if e.target.operand in outputs or not axes[e.target]]
         bundle: dict[Ref, Equation] = {}

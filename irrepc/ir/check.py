@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from irrepc.errors import KernelError
-from irrepc.ir.kernel import Kernel, Operand, Ref
+from irrepc.ir.kernel import Kernel, Ref
 
 
 def check(kernel: Kernel) -> Kernel:
@@ -44,11 +44,6 @@ def check(kernel: Kernel) -> Kernel:
     for o in kernel.locals:
         _require(kernel, o.rows is not None and o.index is None, f"local {o.name!r} must belong to the loop's own row")
     return kernel
-
-
-def is_row_only(operand: Operand) -> bool:
-    """True when no component carries a channel axis."""
-    return not any(operand.components)
 
 
 def _require(kernel: Kernel, holds: bool, message: str) -> None:

@@ -269,13 +269,14 @@ def _third(function: Callable[..., Any], meaning: ModuleType, s: Signature) -> C
         inputs, cotangents, rest = arguments[:n], arguments[n : n + outputs], arguments[n + outputs :]
         count = 3 * len(s.indices)
         indices = [meaning.Index(*rest[i : i + 3]) for i in range(0, count, 3)]
+        further = torch.is_grad_enabled()
         with torch.enable_grad():
             # Aliases: one input may itself be computed from another, and only the partial derivatives are wanted.
             variables = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in inputs]
             result = function(*variables, *indices, *rest[count:])
             values = result if isinstance(result, tuple) else (result,)
             gradients = torch.autograd.grad(
-                values, variables, cotangents, create_graph=torch.is_grad_enabled(), allow_unused=True
+                values, variables, cotangents, create_graph=further, allow_unused=True
             )
         return tuple(torch.zeros_like(t) if g is None else g for g, t in zip(gradients, inputs, strict=True))
 
