@@ -130,7 +130,7 @@ def test_gradients_that_are_zero_are_not_computed(computed: list[str]) -> None:
     species = index_of(torch.tensor([0, 1, 0]), 2)
     o = kernel(x, c, species, 2)
     g = torch.randn_like(o).requires_grad_()
-    d_x, d_c = torch.autograd.grad(o, (x, c), g, create_graph=True)
+    _, d_c = torch.autograd.grad(o, (x, c), g, create_graph=True)
     computed.clear()
     again = torch.autograd.grad(d_c.sum(), (x, c, g), allow_unused=True, retain_graph=True)
     # d_c = Σ g · monomials(x) does not depend on c
