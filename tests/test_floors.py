@@ -27,6 +27,7 @@ class Floor(NamedTuple):
 
 
 ARRAYS = ("numpy", "torch")
+PEERS = ("e3nn", "sphericart", "cuequivariance", "cuequivariance_torch", "mace")
 FLOORS = {
     "errors": Floor(0, ()),
     "algebra": Floor(1, ()),
@@ -39,7 +40,7 @@ FLOORS = {
     "interop": Floor(8, (*ARRAYS, "ase")),
     "train": Floor(8, (*ARRAYS, "ase", "matplotlib", "rich")),
     "deploy": Floor(8, ARRAYS),
-    "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", "e3nn", "sphericart")),
+    "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", *PEERS)),
     "cli": Floor(9, ("click", "rich")),
     "__init__": Floor(10, ()),
     "__main__": Floor(10, ()),
