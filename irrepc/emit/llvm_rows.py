@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from irrepc.emit.llvm_tiles import Group, groups, load_group, store_group
+from irrepc.emit.llvm_tiles import Group, groups, load_group, store_tile, turn_group
 from irrepc.emit.llvm_writer import LANES, REALS, Writer
 from irrepc.emit.printer import variable
 from irrepc.emit.views import used_inputs
@@ -114,6 +114,7 @@ class _Results:
     lanes: int
     waiting: list[Group] = field(init=False)
     columns: dict[int, str] = field(default_factory=dict)
+    rows: dict[Group, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.waiting = list(groups(self.operand.size, self.lanes))
@@ -125,12 +126,13 @@ class _Results:
             group = self.waiting.pop(0)
             self.w.comment(f"{self.operand.name}[{group.first}:{group.stop}]")
             columns = [self.columns.pop(c) for c in range(group.first, group.stop)]
-            store_group(self.w, self.place, self.operand.size, group, columns, self.lanes)
+            self.rows[group] = turn_group(self.w, group, columns, self.lanes)
 
     def finish(self) -> None:
         """Components that no statement sets are zero."""
         for component in [c for g in self.waiting for c in range(g.first, g.stop) if c not in self.columns]:
             self.put(component, "zeroinitializer")
+        store_tile(self.w, self.place, self.operand.size, self.rows, self.lanes)
 
 
 def _group_of(o: Operand, component: int, lanes: int) -> Group:

@@ -38,8 +38,8 @@ def groups(width: int, lanes: int) -> tuple[Group, ...]:
         return (Group(0, width, 0),)
     rest = width % lanes
     size = next(n for n in (lanes // 4, lanes // 2, lanes) if n >= rest)
-    ragged = (Group(0, rest, size),) if rest else ()
-    return (*ragged, *(Group(first, first + lanes, lanes) for first in range(rest, width, lanes)))
+    ragged = (Group(width - rest, width, size),) if rest else ()
+    return (*(Group(first, first + lanes, lanes) for first in range(0, width - rest, lanes)), *ragged)
 
 
 def load_group(w: Writer, place: str, width: int, group: Group, lanes: int) -> list[str]:
@@ -47,16 +47,30 @@ def load_group(w: Writer, place: str, width: int, group: Group, lanes: int) -> l
     if not group.size:
         whole = w.op(f"load {w.kind(width * lanes)}, ptr {place}, {w.align}")
         return [_shuffle(w, whole, "poison", width * lanes, range(c, width * lanes, width)) for c in range(width)]
-    rows = [_load_row(w, place, width, group, row) for row in range(lanes)]
+    rows = [_load_row(w, place, width, group, row, lanes) for row in range(lanes)]
     block = lanes // BLOCKS
     gathered = [_blocks_of_rows(w, rows[i::block], group.size // block, block) for i in range(block)]
     inside = (_turn_inside(w, vectors, lanes) for vectors in zip(*gathered, strict=True))
-    return list(chain.from_iterable(inside))[group.first - group.stop :]
+    return list(chain.from_iterable(inside))[: group.stop - group.first]
 
 
-def store_group(w: Writer, place: str, width: int, group: Group, columns: Sequence[str], lanes: int) -> None:
-    """Write the columns of a group to the tile that begins at `place`."""
+def turn_group(w: Writer, group: Group, columns: Sequence[str], lanes: int) -> list[str]:
+    """One vector for each row of a group of columns."""
     if not group.size:
+        return list(columns)
+    block = lanes // BLOCKS
+    padded = [*columns, *["poison"] * (group.size - len(columns))]
+    inside = [_turn_inside(w, padded[i : i + block], lanes) for i in range(0, group.size, block)]
+    rows = [""] * lanes
+    for i, vectors in enumerate(zip(*inside, strict=True)):
+        rows[i::block] = _rows_of_blocks(w, vectors, block)
+    return rows
+
+
+def store_tile(w: Writer, place: str, width: int, rows: dict[Group, list[str]], lanes: int) -> None:
+    """Write the columns of a group to the tile that begins at `place`."""
+    if width <= NARROW:
+        (columns,) = rows.values()
         run, count = columns[0], lanes
         for c in range(1, width):
             wider = _shuffle(w, columns[c], "poison", lanes, [*range(lanes), *[-1] * (count - lanes)])
@@ -64,14 +78,9 @@ def store_group(w: Writer, place: str, width: int, group: Group, columns: Sequen
         mask = [c * lanes + t for t in range(lanes) for c in range(width)]
         w.do(f"store {w.kind(count)} {_shuffle(w, run, 'poison', count, mask)}, ptr {place}, {w.align}")
         return
-    block = lanes // BLOCKS
-    padded = [*["poison"] * (group.size - len(columns)), *columns]
-    inside = [_turn_inside(w, padded[i : i + block], lanes) for i in range(0, group.size, block)]
-    rows = [""] * lanes
-    for i, vectors in enumerate(zip(*inside, strict=True)):
-        rows[i::block] = _rows_of_blocks(w, vectors, block)
-    for row in reversed(range(lanes)):
-        _store_row(w, place, width, group, row, rows[row])
+    for row in range(lanes):
+        for group, vectors in rows.items():
+            _store_row(w, place, width, group, row, vectors[row], lanes)
 
 
 def _turn_inside(w: Writer, vectors: Sequence[str], lanes: int) -> list[str]:
@@ -131,14 +140,14 @@ def _shuffle(w: Writer, a: str, b: str, lanes: int, mask: Iterable[int]) -> str:
     return w.op(f"shufflevector {kind} {a}, {kind} {b}, <{len(lanes_)} x i32> <{', '.join(lanes_)}>", "v")
 
 
-def _load_row(w: Writer, place: str, width: int, group: Group, row: int) -> str:
+def _load_row(w: Writer, place: str, width: int, group: Group, row: int, lanes: int) -> str:
     kind = w.kind(group.size)
-    if row or group.stop - group.first == group.size:
-        return w.op(f"load {kind}, ptr {_at(w, place, row * width + group.stop - group.size)}, {w.align}")
+    if row + 1 < lanes or group.stop - group.first == group.size:
+        return w.op(f"load {kind}, ptr {_at(w, place, row * width + group.first)}, {w.align}")
     vector = "poison"
     for first, count in _pieces(group):
-        piece = w.op(f"load {w.kind(count)}, ptr {_at(w, place, first)}, {w.align}")
-        lane = group.size - group.stop + first
+        piece = w.op(f"load {w.kind(count)}, ptr {_at(w, place, row * width + first)}, {w.align}")
+        lane = first - group.first
         if count == 1:
             vector = w.op(f"insertelement {kind} {vector}, {w.real} {piece}, i64 {lane}", "v")
             continue
@@ -148,18 +157,18 @@ def _load_row(w: Writer, place: str, width: int, group: Group, row: int) -> str:
     return vector
 
 
-def _store_row(w: Writer, place: str, width: int, group: Group, row: int, vector: str) -> None:
+def _store_row(w: Writer, place: str, width: int, group: Group, row: int, vector: str, lanes: int) -> None:
     kind = w.kind(group.size)
-    if row or group.stop - group.first == group.size:
-        w.do(f"store {kind} {vector}, ptr {_at(w, place, row * width + group.stop - group.size)}, {w.align}")
+    if row + 1 < lanes or group.stop - group.first == group.size:
+        w.do(f"store {kind} {vector}, ptr {_at(w, place, row * width + group.first)}, {w.align}")
         return
     for first, count in _pieces(group):
-        lane = group.size - group.stop + first
+        lane = first - group.first
         if count == 1:
             piece = w.op(f"extractelement {kind} {vector}, i64 {lane}")
         else:
             piece = _shuffle(w, vector, "poison", group.size, range(lane, lane + count))
-        w.do(f"store {w.kind(count)} {piece}, ptr {_at(w, place, first)}, {w.align}")
+        w.do(f"store {w.kind(count)} {piece}, ptr {_at(w, place, row * width + first)}, {w.align}")
 
 
 def _pieces(group: Group) -> list[tuple[int, int]]:
