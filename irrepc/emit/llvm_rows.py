@@ -41,7 +41,7 @@ def llvm_rows(name: str, block: Block, dtype: str) -> str:
     arguments += [f"ptr noalias %{o.name}" for o in kernel.outputs]
     with w.loop("%n0", "%n1", lanes, "n") as n:
         _tile(w, block, inputs, n, lanes)
-    head = f"define void @{name}({', '.join(arguments)}) #0 {{"
+    head = f"define void @{name}({', '.join(arguments)}) #1 {{"
     return "\n".join([head, "entry:", *w.slots, *w.lines, "  ret void", "}", ""])
 
 

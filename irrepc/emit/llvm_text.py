@@ -210,6 +210,8 @@ def llvm_head(dtype: str) -> str:
             "declare void @llvm.memcpy.p0.p0.i64(ptr writeonly, ptr readonly, i64, i1 immarg)",
             *(f"declare {real} @{reduction(real, n)}({real}, <{n} x {real}>)" for n in vectors),
             "attributes #0 = { nounwind }",
+            # Vectors that are kept on the stack shall not straddle cache lines.
+            "attributes #1 = { nounwind alignstack=64 }",
             "",
         ]
     )
