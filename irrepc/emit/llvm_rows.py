@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from irrepc.emit.llvm_tiles import Group, groups, load_group, store_tile, turn_group
+from irrepc.emit.llvm_tiles import Group, groups, load_tile, store_tile, to_columns, to_rows, touch_tile
 from irrepc.emit.llvm_writer import LANES, REALS, Writer
 from irrepc.emit.printer import variable
 from irrepc.emit.views import used_inputs
@@ -59,6 +59,8 @@ def _tile(w: Writer, block: Block, inputs: tuple[Operand, ...], n: str, lanes: i
             kind = f"[{lanes * o.size} x {w.real}]"
             w.do(f"store {kind} zeroinitializer, ptr {stacked[o.name]}")
             _copy(w, stacked[o.name], rows[o.name], left, o)
+    for o in own:
+        touch_tile(w, places[o.name], o.size)
     columns = _Columns(w, {o.name: o for o in inputs}, places, lanes)
     results = [_Results(w, o, places[o.name], lanes) for o in outputs]
     by_name = {r.operand.name: r for r in results}
@@ -86,6 +88,7 @@ class _Columns:
     places: dict[str, str]
     lanes: int
     values: dict[Ref, str] = field(default_factory=dict)
+    rows: dict[str, dict[Group, list[str]]] = field(default_factory=dict)
 
     def load(self, factors: Iterator[Ref]) -> None:
         """Load what is needed and not there yet."""
@@ -98,9 +101,12 @@ class _Columns:
                 number = self.w.op(f"load {self.w.real}, ptr {place}", variable(f), o.label(f.component))
                 self.values[f] = self.w.splat(number, self.lanes)
                 continue
-            group = _group_of(o, f.component, self.lanes)
+            if o.name not in self.rows:
+                self.w.comment(f"tile of {o.name}")
+                self.rows[o.name] = load_tile(self.w, self.places[o.name], o.size, self.lanes)
+            group, rows = next((g, rows) for g, rows in self.rows[o.name].items() if f.component < g.stop)
             self.w.comment(f"{o.name}[{group.first}:{group.stop}]")
-            columns = load_group(self.w, self.places[o.name], o.size, group, self.lanes)
+            columns = to_columns(self.w, group, rows, self.lanes)
             self.values.update((Ref(o.name, group.first + i), column) for i, column in enumerate(columns))
 
 
@@ -126,17 +132,13 @@ class _Results:
             group = self.waiting.pop(0)
             self.w.comment(f"{self.operand.name}[{group.first}:{group.stop}]")
             columns = [self.columns.pop(c) for c in range(group.first, group.stop)]
-            self.rows[group] = turn_group(self.w, group, columns, self.lanes)
+            self.rows[group] = to_rows(self.w, group, columns, self.lanes)
 
     def finish(self) -> None:
         """Components that no statement sets are zero."""
         for component in [c for g in self.waiting for c in range(g.first, g.stop) if c not in self.columns]:
             self.put(component, "zeroinitializer")
         store_tile(self.w, self.place, self.operand.size, self.rows, self.lanes)
-
-
-def _group_of(o: Operand, component: int, lanes: int) -> Group:
-    return next(g for g in groups(o.size, lanes) if component < g.stop)
 
 
 def _row(w: Writer, o: Operand, n: str) -> str:

@@ -17,6 +17,8 @@ from itertools import chain
 
 from irrepc.emit.llvm_writer import Writer
 
+LINE = 64
+"""Bytes of a cache line, and of a vector: a tile of n columns is n lines long."""
 BLOCKS = 4
 """128-bit blocks in a vector."""
 NARROW = 3
@@ -42,22 +44,55 @@ def groups(width: int, lanes: int) -> tuple[Group, ...]:
     return (*(Group(first, first + lanes, lanes) for first in range(0, width - rest, lanes)), *ragged)
 
 
-def load_group(w: Writer, place: str, width: int, group: Group, lanes: int) -> list[str]:
-    """One vector for each column of a group of the tile that begins at `place`."""
+def touch_tile(w: Writer, place: str, width: int) -> None:
+    """Read one number of each cache line of the tile that begins at `place`, in the order of addresses."""
+    if width <= NARROW:
+        return
+    for line in range(width):
+        w.op(f"load volatile {w.real}, ptr {_at(w, place, line * LINE // w.bytes)}", "touch")
+
+
+def load_tile(w: Writer, place: str, width: int, lanes: int) -> dict[Group, list[str]]:
+    """The rows of each group of the tile that begins at `place`, read in the order of addresses."""
+    rows: dict[Group, list[str]] = {group: [] for group in groups(width, lanes)}
+    if width <= NARROW:
+        return {group: [w.op(f"load {w.kind(width * lanes)}, ptr {place}, {w.align}")] for group in rows}
+    for row in range(lanes):
+        for group, vectors in rows.items():
+            vectors.append(_load_row(w, place, width, group, row, lanes))
+    return rows
+
+
+def store_tile(w: Writer, place: str, width: int, rows: dict[Group, list[str]], lanes: int) -> None:
+    """Write the rows of each group to the tile that begins at `place`, in the order of addresses."""
+    if width <= NARROW:
+        ((run,),) = rows.values()
+        w.do(f"store {w.kind(width * lanes)} {run}, ptr {place}, {w.align}")
+        return
+    for row in range(lanes):
+        for group, vectors in rows.items():
+            _store_row(w, place, width, group, row, vectors[row], lanes)
+
+
+def to_columns(w: Writer, group: Group, rows: Sequence[str], lanes: int) -> list[str]:
+    """One vector for each column of a group, from its rows."""
     if not group.size:
-        whole = w.op(f"load {w.kind(width * lanes)}, ptr {place}, {w.align}")
-        return [_shuffle(w, whole, "poison", width * lanes, range(c, width * lanes, width)) for c in range(width)]
-    rows = [_load_row(w, place, width, group, row, lanes) for row in range(lanes)]
+        width = group.stop
+        return [_shuffle(w, rows[0], "poison", width * lanes, range(c, width * lanes, width)) for c in range(width)]
     block = lanes // BLOCKS
     gathered = [_blocks_of_rows(w, rows[i::block], group.size // block, block) for i in range(block)]
     inside = (_turn_inside(w, vectors, lanes) for vectors in zip(*gathered, strict=True))
     return list(chain.from_iterable(inside))[: group.stop - group.first]
 
 
-def turn_group(w: Writer, group: Group, columns: Sequence[str], lanes: int) -> list[str]:
-    """One vector for each row of a group of columns."""
+def to_rows(w: Writer, group: Group, columns: Sequence[str], lanes: int) -> list[str]:
+    """One vector for each row of a group, from its columns."""
     if not group.size:
-        return list(columns)
+        run, count = columns[0], lanes
+        for column in columns[1:]:
+            wider = _shuffle(w, column, "poison", lanes, [*range(lanes), *[-1] * (count - lanes)])
+            run, count = _shuffle(w, run, wider, count, range(count + lanes)), count + lanes
+        return [_shuffle(w, run, "poison", count, [c + i for i in range(lanes) for c in range(0, count, lanes)])]
     block = lanes // BLOCKS
     padded = [*columns, *["poison"] * (group.size - len(columns))]
     inside = [_turn_inside(w, padded[i : i + block], lanes) for i in range(0, group.size, block)]
@@ -65,22 +100,6 @@ def turn_group(w: Writer, group: Group, columns: Sequence[str], lanes: int) -> l
     for i, vectors in enumerate(zip(*inside, strict=True)):
         rows[i::block] = _rows_of_blocks(w, vectors, block)
     return rows
-
-
-def store_tile(w: Writer, place: str, width: int, rows: dict[Group, list[str]], lanes: int) -> None:
-    """Write the columns of a group to the tile that begins at `place`."""
-    if width <= NARROW:
-        (columns,) = rows.values()
-        run, count = columns[0], lanes
-        for c in range(1, width):
-            wider = _shuffle(w, columns[c], "poison", lanes, [*range(lanes), *[-1] * (count - lanes)])
-            run, count = _shuffle(w, run, wider, count, range(count + lanes)), count + lanes
-        mask = [c * lanes + t for t in range(lanes) for c in range(width)]
-        w.do(f"store {w.kind(count)} {_shuffle(w, run, 'poison', count, mask)}, ptr {place}, {w.align}")
-        return
-    for row in range(lanes):
-        for group, vectors in rows.items():
-            _store_row(w, place, width, group, row, vectors[row], lanes)
 
 
 def _turn_inside(w: Writer, vectors: Sequence[str], lanes: int) -> list[str]:
