@@ -1,12 +1,12 @@
 """Tiles: rows of numbers in memory <-> one vector for each column, by shuffles written out.
 
-A tile is as many rows as a vector has lanes.  Its columns are cut into groups as wide as a vector; the rest comes first
-and is taken together with the end of the row before, so that every row of a group is one load or one store.  Stores go
-from the last row to the first and from the first group to the last: what one spills over, its owner writes afterwards.
-Only in the first row the rest is taken in pieces, for what stands before a tile is not its own.
+A tile is as many rows as a vector has lanes.  Its columns are cut into groups as wide as a vector; the last group, when
+it is narrower, is taken together with the beginning of the next row, so that a row of a group is always one load or one
+store.  Stores go in the order of addresses: what one spills over, the next row overwrites.  Only in the last row the
+last group is taken in pieces, for what follows a tile is not its own.
 
-Transposing is done first inside the 128-bit blocks of the vectors, where shuffles are cheap on every machine, and then
-by moving whole blocks.
+Transposing is done inside the 128-bit blocks of the vectors, where shuffles are cheap on every machine, and by moving
+whole blocks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Group:
 
 
 def groups(width: int, lanes: int) -> tuple[Group, ...]:
-    """Cut the columns of a tile, in the order in which groups must be stored."""
+    """Cut the columns of a tile, in order."""
     if width <= NARROW:
         return (Group(0, width, 0),)
     rest = width % lanes
@@ -45,7 +45,10 @@ def groups(width: int, lanes: int) -> tuple[Group, ...]:
 
 
 def touch_tile(w: Writer, place: str, width: int) -> None:
-    """Read one number of each cache line of the tile that begins at `place`, in the order of addresses."""
+    """Read one number of each cache line of the tile that begins at `place`, in the order of addresses.
+
+    The loads of a group stride from row to row and LLVM moves them to their uses: no prefetcher follows those.
+    """
     if width <= NARROW:
         return
     for line in range(width):
@@ -70,8 +73,8 @@ def store_tile(w: Writer, place: str, width: int, rows: dict[Group, list[str]], 
         w.do(f"store {w.kind(width * lanes)} {run}, ptr {place}, {w.align}")
         return
     for row in range(lanes):
-        for group, vectors in rows.items():
-            _store_row(w, place, width, group, row, vectors[row], lanes)
+        for group in groups(width, lanes):
+            _store_row(w, place, width, group, row, rows[group][row], lanes)
 
 
 def to_columns(w: Writer, group: Group, rows: Sequence[str], lanes: int) -> list[str]:
