@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from irrepc.emit.llvm_rows import is_rowwise, llvm_rows
 from irrepc.emit.llvm_text import llvm_function, llvm_head
 from irrepc.emit.llvm_writer import LANES
 from irrepc.emit.numba_text import numba_function
@@ -42,7 +43,8 @@ def llvm_texts(functions: tuple[tuple[Function, tuple[Block, ...]], ...], banner
         lines.append(llvm_head(dtype))
         for function, scheduled in functions:
             for part, block in zip(function.parts, scheduled, strict=True):
+                write = llvm_rows if is_rowwise(block.kernel) else llvm_function
                 lines.append(f"; kernel {part.name}")
-                lines.append(llvm_function(part.name, block, dtype))
+                lines.append(write(part.name, block, dtype))
         out[f".{dtype}.ll"] = "\n".join(lines)
     return out

@@ -207,8 +207,11 @@ def llvm_head(dtype: str) -> str:
         [
             "; The channel extents are constants of the module: add, for instance, @u = internal constant i64 64",
             "declare void @llvm.memset.p0.i64(ptr writeonly, i8, i64, i1 immarg)",
+            "declare void @llvm.memcpy.p0.p0.i64(ptr writeonly, ptr readonly, i64, i1 immarg)",
             *(f"declare {real} @{reduction(real, n)}({real}, <{n} x {real}>)" for n in vectors),
             "attributes #0 = { nounwind }",
+            # Vectors that are kept on the stack shall not straddle cache lines.
+            "attributes #1 = { nounwind alignstack=64 }",
             "",
         ]
     )
