@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from irrepc.emit.llvm_sums import Sums
 from irrepc.emit.llvm_writer import Writer, reduction
 from irrepc.emit.printer import variable
-from irrepc.ir.block import Stage
+from irrepc.ir.block import Stage, Statement
 from irrepc.ir.kernel import Ref
 
 
@@ -29,7 +31,7 @@ def channel_loops(w: Writer, stage: Stage, rows: dict[str, str], sums: Sums) -> 
         for lanes in w.lanes:
             stop = f"%{inner}" if lanes == 1 else w.op(f"and i64 %{inner}, {-lanes}", "whole")
             with w.loop(start, stop, lanes, inner) as i:
-                _body(w, stage, rows, {**at, inner: i}, inner, lanes, totals[lanes])
+                _Body(w, stage, rows, {**at, inner: i}, inner, lanes, totals[lanes]).write()
             start = stop
 
     nest(list(outer), {})
@@ -37,64 +39,66 @@ def channel_loops(w: Writer, stage: Stage, rows: dict[str, str], sums: Sums) -> 
         sums.keep(w, target, {lanes: places[target] for lanes, places in totals.items()})
 
 
-def _body(
-    w: Writer,
-    stage: Stage,
-    rows: dict[str, str],
-    at: dict[str, str],
-    inner: str,
-    lanes: int,
-    totals: dict[Ref, str],
-) -> None:
-    """The statements of a stage for `lanes` channels at once."""
-    kind = w.kind(lanes)
-    align = f"align {4 if w.real == 'float' else 8}"
-    value: dict[Ref, str] = {}
-    for s in stage.statements:
-        for f in sorted({f for t in s.terms for f in t.factors}):
-            if f in value:
-                continue
-            if f in w.scalars and not w.axes[f]:
-                value[f] = w.splat(w.scalars[f], lanes)
-                continue
-            place = w.element(w.operands[f.operand], f.component, rows[f.operand], at)
-            note = w.operands[f.operand].label(f.component)
-            if inner in w.axes[f]:
-                value[f] = w.op(f"load {kind}, ptr {place}, {align}", variable(f), note)
-                _fetch(w, f, at, lanes)
+@dataclass(slots=True)
+class _Body:
+    """The statements of a stage for `lanes` channels at once; `value` holds what is loaded or computed."""
+
+    w: Writer
+    stage: Stage
+    rows: dict[str, str]
+    at: dict[str, str]
+    inner: str
+    lanes: int
+    totals: dict[Ref, str]
+    value: dict[Ref, str] = field(default_factory=dict)
+
+    def write(self) -> None:
+        """Statement by statement; what is read is loaded before its first use."""
+        w = self.w
+        for s in self.stage.statements:
+            for f in sorted({f for t in s.terms for f in t.factors if f not in self.value}):
+                self.value[f] = self.load(f)
+            note = w.operands[s.target.operand].label(s.target.component)
+            result = w.total(s.terms, self.value, self.lanes, note)
+            if s.verb == "let":
+                self.value[s.target] = result
             else:
-                value[f] = w.splat(w.op(f"load {w.real}, ptr {place}", variable(f), note), lanes)
-        operand = w.operands[s.target.operand]
-        result = w.total(s.terms, value, lanes, operand.label(s.target.component))
-        if s.verb == "let":
-            value[s.target] = result
-        elif s.verb == "sum":
-            write(w, "add", result, totals[s.target], lanes)
-        else:
-            place = w.element(operand, s.target.component, rows[s.target.operand], at)
-            if inner not in w.axes[s.target] and lanes > 1:
-                call = f"call reassoc nsz {w.real} @{reduction(w.real, lanes)}"
-                result = w.op(f"{call}({w.real} 0.0, {kind} {result})")
-                write(w, s.verb, result, place, 1)
-            else:
-                write(w, s.verb, result, place, lanes)
+                self.finish(s, result)
 
+    def load(self, f: Ref) -> str:
+        """An input, or a scalar of the row, in every lane that it is the same for."""
+        w = self.w
+        if f in w.scalars and not w.axes[f]:
+            return w.splat(w.scalars[f], self.lanes)
+        o = w.operands[f.operand]
+        place, note = w.element(o, f.component, self.rows[f.operand], self.at), o.label(f.component)
+        if self.inner not in w.axes[f]:
+            return w.splat(w.op(f"load {w.real}, ptr {place}", variable(f), note), self.lanes)
+        value = w.op(f"load {w.kind(self.lanes)}, ptr {place}, align {w.bytes}", variable(f), note)
+        if self.lanes == w.lanes[0] and f.operand in w.later and f not in w.fetched:
+            # A whole vector is a line of the caches: the same of a later row is asked for, once in all loops.
+            w.fetched.add(f)
+            later = w.element(o, f.component, w.later[f.operand], self.at)
+            w.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 3, i32 1)")
+        return value
 
-def _fetch(w: Writer, f: Ref, at: dict[str, str], lanes: int) -> None:
-    """Ask for the same channels of a later row to come, once for each component.
-
-    Whole vectors are lines of a cache, nearly: each is asked for once, and requests are spread over the computation.
-    """
-    if lanes == w.lanes[0] and f.operand in w.later and f not in w.fetched:
-        w.fetched.add(f)
-        place = w.element(w.operands[f.operand], f.component, w.later[f.operand], at)
-        w.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 3, i32 1)")
+    def finish(self, s: Statement, result: str) -> None:
+        """Store a sum, or add it to where it is collected."""
+        w, lanes = self.w, self.lanes
+        if s.verb == "sum":
+            write(w, "add", result, self.totals[s.target], lanes)
+            return
+        place = w.element(w.operands[s.target.operand], s.target.component, self.rows[s.target.operand], self.at)
+        if self.inner not in w.axes[s.target] and lanes > 1:
+            call = f"call reassoc nsz {w.real} @{reduction(w.real, lanes)}"
+            result, lanes = w.op(f"{call}({w.real} 0.0, {w.kind(lanes)} {result})"), 1
+        write(w, s.verb, result, place, lanes)
 
 
 def write(w: Writer, verb: str, value: str, place: str, lanes: int) -> None:
     """Store a value, or add it to what is there."""
     kind = w.kind(lanes)
-    align = f"align {4 if w.real == 'float' else 8}"
+    align = f"align {w.bytes}"
     if verb == "add":
         before = w.op(f"load {kind}, ptr {place}, {align}")
         value = w.op(f"fadd contract nsz {kind} {before}, {value}")

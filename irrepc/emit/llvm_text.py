@@ -93,7 +93,7 @@ def _row(w: Writer, o: Operand, row: str, strides: dict[str, str]) -> str:
 
 
 def _blank(w: Writer, row: str, width: str) -> None:
-    bytes_ = w.times(width, "4" if w.real == "float" else "8")
+    bytes_ = w.times(width, str(w.bytes))
     w.do(f"call void @llvm.memset.p0.i64(ptr align 4 {row}, i8 0, i64 {bytes_}, i1 false)")
 
 
@@ -107,7 +107,7 @@ class _Buffer:
 
     @staticmethod
     def of(w: Writer, o: Operand, rows: str, width: str) -> _Buffer:
-        bytes_ = w.times(width, "4" if w.real == "float" else "8")
+        bytes_ = w.times(width, str(w.bytes))
         place = w.op(f"alloca i8, i64 {bytes_}, align 64", o.name)
         total = w.times(rows, bytes_)
         return _Buffer(place, bytes_, w.op(f"icmp sgt i64 {total}, {STREAMED}", "streamed"))

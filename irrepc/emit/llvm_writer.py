@@ -142,6 +142,16 @@ class Writer:
         place = self.plus(self.offset(o, component), flat)
         return self.op(f"getelementptr inbounds {self.real}, ptr {row}, i64 {place}", "p")
 
+    @property
+    def bytes(self) -> int:
+        """The size of a number."""
+        return 4 if self.real == "float" else 8
+
+    @property
+    def align(self) -> str:
+        """Numbers are aligned to their own size, nothing more is known of an array."""
+        return f"align {self.bytes}"
+
     # ── numbers ──────────────────────────────────────────────────────────────────────────────────
 
     def kind(self, lanes: int) -> str:

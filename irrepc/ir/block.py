@@ -68,12 +68,13 @@ def schedule(kernel: Kernel, limit: int = LOOP_LIMIT) -> Block:
     axes = {Ref(o.name, i): a for o in operands.values() for i, a in enumerate(o.components)}
     outputs = {o.name: o for o in kernel.outputs}
     registers = {e.target: e for e in kernel.equations if e.target.operand not in outputs}
-    loops = {target: loop_axes(kernel, (e,), axes) for target, e in registers.items()}
+    order = kernel.channels
+    loops = {target: loop_axes(order, (e,), axes) for target, e in registers.items()}
     phases: dict[Ref, int] = {}
     by_phase: dict[int, list[Equation]] = {}
     partial: set[Ref] = set()
     for e in kernel.equations:
-        pieces = _pieces(kernel, e, axes)
+        pieces = _pieces(order, e, axes)
         if len(pieces) > 1:
             partial.add(e.target)
         for piece in pieces:
@@ -81,7 +82,7 @@ def schedule(kernel: Kernel, limit: int = LOOP_LIMIT) -> Block:
                 raise KernelError(
                     f"schedule {kernel.name}: got {e.target}, a sum over different channel axes; expected one loop nest"
                 )
-            phase = _phase(loop_axes(kernel, (piece,), axes), piece, loops, axes, phases)
+            phase = _phase(loop_axes(order, (piece,), axes), piece, loops, axes, phases)
             by_phase.setdefault(phase, []).append(piece)
             if e.target in registers:
                 phases[e.target] = phase
@@ -144,14 +145,14 @@ def stage_cost(kernel: Kernel, stage: Stage) -> Cost:
     return Cost(mul, add, len(loaded), store)
 
 
-def _pieces(kernel: Kernel, e: Equation, axes: dict[Ref, Axes]) -> list[Equation]:
+def _pieces(order: Axes, e: Equation, axes: dict[Ref, Axes]) -> list[Equation]:
     """An equation that sums over channels, cut so that the terms of each piece run over the same loops.
 
     A term would otherwise be added once for each channel of a loop that it knows nothing of.
     """
     groups: dict[Axes, list[Term]] = {}
     for t in e.terms:
-        groups.setdefault(loop_axes(kernel, (Equation(e.target, (t,)),), axes), []).append(t)
+        groups.setdefault(loop_axes(order, (Equation(e.target, (t,)),), axes), []).append(t)
     if len(groups) == 1 or all(set(nest) == set(axes[e.target]) for nest in groups):
         return [e]
     return [Equation(e.target, tuple(terms)) for terms in groups.values()]
