@@ -39,7 +39,8 @@ def llvm_texts(functions: tuple[tuple[Function, tuple[Block, ...]], ...], banner
     """The IR of all kernels, one text for each dtype: {".float32.ll": text, ".float64.ll": text}."""
     out = {}
     for dtype in LANES:
-        lines = [f";{line.removeprefix('#')}" for line in banner]
+        # Two semicolons: a line of the banner must not look like the beginning of a kernel.
+        lines = [f";;{line.removeprefix('#')}" for line in banner]
         lines.append(llvm_head(dtype))
         for function, scheduled in functions:
             for part, block in zip(function.parts, scheduled, strict=True):

@@ -38,6 +38,8 @@ class Writer:
     axes: dict[Ref, Axes] = field(default_factory=dict)
     operands: dict[str, Operand] = field(default_factory=dict)
     offsets: dict[tuple[str, int], str] = field(default_factory=dict)
+    later: dict[str, str] = field(default_factory=dict)
+    fetched: set[Ref] = field(default_factory=set)
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────
 
@@ -83,6 +85,17 @@ class Writer:
         following = self.op(f"add nsw i64 {i}, {step}", hint)
         self.do(f"store i64 {following}, ptr {place}")
         self.do(f"br label %{label}.test")
+        self.lines.append(f"{label}.end:")
+
+    @contextmanager
+    def when(self, condition: str) -> Iterator[None]:
+        """if (condition) { ... }."""
+        self.counter += 1
+        label = f"if.{self.counter}"
+        self.do(f"br i1 {condition}, label %{label}.then, label %{label}.end")
+        self.lines.append(f"{label}.then:")
+        yield
+        self.do(f"br label %{label}.end")
         self.lines.append(f"{label}.end:")
 
     # ── integers and addresses ───────────────────────────────────────────────────────────────────
@@ -160,6 +173,16 @@ class Writer:
         kind = self.kind(lanes)
         one = self.op(f"insertelement {kind} poison, {self.real} {value}, i64 0", "v", note)
         return self.op(f"shufflevector {kind} {one}, {kind} poison, <{lanes} x i32> zeroinitializer", "v")
+
+    def widened(self, value: str, lanes: int) -> str:
+        """The lanes of a value, and zeros up to the most lanes there are."""
+        most = self.lanes[0]
+        if lanes == most:
+            return value
+        if lanes == 1:
+            return self.op(f"insertelement {self.kind(most)} zeroinitializer, {self.real} {value}, i64 0", "v")
+        kind, order = self.kind(lanes), ", ".join(f"i32 {min(i, lanes)}" for i in range(most))
+        return self.op(f"shufflevector {kind} {value}, {kind} zeroinitializer, <{most} x i32> <{order}>", "v")
 
     def total(self, terms: tuple[Term, ...], value: dict[Ref, str], lanes: int, note: str) -> str:
         """Σ terms, those with the same |coefficient| taken together; multiply-adds are left to contraction."""

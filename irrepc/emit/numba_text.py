@@ -73,7 +73,7 @@ def _part(block: Block, number: int) -> Part:
         cuts = f"cut_edges({scatter}.start, pieces_of({work}, threads))"
     allocate = [f"cuts = {cuts}"]
     for o in kernel.outputs:
-        size = f"len(cuts), {width(o)}" if shared else f"{rows}, {width(o)}"
+        size = f"{'len(cuts)' if shared else 'rows' if o.index is None else rows}, {width(o)}"
         allocate.append(f"{o.name} = np.{'zeros' if shared else 'empty'}(({size}), {first}.dtype)")
     body = tuple(writer.rows(gathers))
     reassociate = shared or any(s.verb == "sum" for stage in block.stages for s in stage.statements)
@@ -136,16 +136,22 @@ class _Writer:
         body += self._loads(self.block.stages, channelled=False)
         for stage in self.block.stages:
             body += self._stage(stage)
-        stored = {s.target for stage in self.block.stages for s in stage.statements if s.verb == "store"}
-        blank: list[str] = []
-        for o in self.kernel.outputs:
-            if o.rows is not None and any(Ref(o.name, i) not in stored for i in range(o.size)):
-                blank += [f"for i in range({width(o)}):", f"{_INDENT}{o.name}[n, i] = zero"]
+        blank = {None: self._blanks(None), self.scatter: self._blanks(self.scatter)}
         if self.scatter is None:
-            return ["for n in range(n0, n1):", *_indent([*blank, "e = n", *body])]
+            return ["for n in range(n0, n1):", *_indent(["e = n", *blank[None], *body])]
         edges = f"for s in range({self.scatter}_start[n], {self.scatter}_start[n + 1]):"
-        inner = [*blank, edges, *_indent([f"e = {self.scatter}_order[s]", *body])]
+        inner = [*blank[self.scatter], edges, *_indent([f"e = {self.scatter}_order[s]", *blank[None], *body])]
         return ["for n in range(n0, n1):", *_indent(inner)]
+
+    def _blanks(self, index: str | None) -> list[str]:
+        """Zeros for the rows of outputs that are added to, or of which no equation speaks."""
+        stored = {s.target for stage in self.block.stages for s in stage.statements if s.verb == "store"}
+        lines = []
+        for o in self.kernel.outputs:
+            if o.rows is not None and o.index == index and any(Ref(o.name, i) not in stored for i in range(o.size)):
+                row = "e" if index is None else "n"
+                lines += [f"for i in range({width(o)}):", f"{_INDENT}{o.name}[{row}, i] = zero"]
+        return lines
 
     def _stage(self, stage: Stage) -> list[str]:
         statements = [line for s in stage.statements for line in self._statement(s)]

@@ -93,14 +93,30 @@ def symmetric_contraction(recipe: ContractionRecipe) -> Kernel:
         (("u",),) * len(targets),
         labels=tuple(f"{Irrep(l, (-1) ** l)} m={signed(m - l)}" for l, m in targets),
     )
-    pairs = (
-        (
-            Ref("o", places[slot.degree, slot.component]),
-            Term(ONE, (Ref("c", k), *(Ref("x", i) for i in slot.monomial))),
-        )
-        for k, slot in enumerate(found)
-    )
-    return Kernel(recipe.name, (x, c), (o,), collect(pairs), doc=str(recipe))
+    sums: list[list[Term]] = []
+    equations: list[tuple[Ref, Term]] = []
+    for target, place in places.items():
+        held = {slot.monomial: Ref("c", k) for k, slot in enumerate(found) if slot[:2] == target}
+        equations += ((Ref("o", place), term) for term in _nested((), held, sums))
+    equations += ((Ref("h", k), term) for k, terms in enumerate(sums) for term in terms)
+    h = (Operand("h", (("u",),) * len(sums)),) if sums else ()
+    return Kernel(recipe.name, (x, c), (o,), collect(equations), h, doc=str(recipe))
+
+
+def _nested(prefix: Monomial, held: dict[Monomial, Ref], sums: list[list[Term]]) -> list[Term]:
+    """c[prefix] + Σ_k x[k]·(c[prefix, k] + Σ_l x[l]·(...)): Horner's rule; inner sums are put into `sums`, as h[...].
+
+    One multiply-add for each coefficient; the derivative, which reverses it, costs twice as much.
+    """
+    terms = [Term(ONE, (held[prefix],))] if prefix in held else []
+    n = len(prefix)
+    for k in sorted({m[n] for m in held if len(m) > n and m[:n] == prefix}):
+        inner = _nested((*prefix, k), held, sums)
+        if len(inner) > 1:
+            sums.append(inner)
+            inner = [Term(ONE, (Ref("h", len(sums) - 1),))]
+        terms.append(Term(ONE, tuple(sorted((*inner[0].factors, Ref("x", k))))))
+    return terms
 
 
 def _story(slot: Slot, names: list[str]) -> str:

@@ -7,14 +7,13 @@ computed again in each loop that needs it, so no stage needs a buffer.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from irrepc.errors import KernelError
+from irrepc.ir.bundles import LOOP_LIMIT, bundles, loop_axes
 from irrepc.ir.kernel import Axes, Equation, Kernel, Operand, Ref, Term
-
-LOOP_LIMIT = 48
-"""Terms in one channel loop: beyond this the scalars no longer stay near the registers and are spilled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def schedule(kernel: Kernel, limit: int = LOOP_LIMIT) -> Block:
     outputs = {o.name: o for o in kernel.outputs}
     registers = {e.target: e for e in kernel.equations if e.target.operand not in outputs}
     order = kernel.channels
-    loops = {target: _loop_axes(order, e, axes) for target, e in registers.items()}
+    loops = {target: loop_axes(order, (e,), axes) for target, e in registers.items()}
     phases: dict[Ref, int] = {}
     by_phase: dict[int, list[Equation]] = {}
     partial: set[Ref] = set()
@@ -83,7 +82,7 @@ def schedule(kernel: Kernel, limit: int = LOOP_LIMIT) -> Block:
                 raise KernelError(
                     f"schedule {kernel.name}: got {e.target}, a sum over different channel axes; expected one loop nest"
                 )
-            phase = _phase(_loop_axes(order, piece, axes), piece, loops, axes, phases)
+            phase = _phase(loop_axes(order, (piece,), axes), piece, loops, axes, phases)
             by_phase.setdefault(phase, []).append(piece)
             if e.target in registers:
                 phases[e.target] = phase
@@ -98,27 +97,26 @@ def schedule(kernel: Kernel, limit: int = LOOP_LIMIT) -> Block:
             stages.append(_stage(outputs, axes, partial, (), here))
             continue
         roots = [e for e in here if e.target.operand in outputs or not axes[e.target]]
-        bundle: dict[Ref, Equation] = {}
-        nest: Axes = ()
-        for root in roots:
-            needed = _closure(root, registers, axes)
-            wider = _ordered(order, {a for e in needed.values() for a in _loop_axes(order, e, axes)})
-            size = sum(len(e.terms) for e in {**bundle, **needed}.values())
-            if bundle and (wider != nest or size > limit or root.target in bundle):
-                stages.append(_stage(outputs, axes, partial, nest, bundle.values()))
-                bundle = {}
-            bundle.update({r: e for r, e in needed.items() if r not in bundle})
-            nest = wider
-        if bundle:
-            stages.append(_stage(outputs, axes, partial, nest, bundle.values()))
+        loops_ = bundles(kernel, roots, registers, axes, limit)
+        pieces_of = Counter(e.target for bundle in loops_ for e in bundle.equations)
+        partial.update(target for target, n in pieces_of.items() if n > 1 and target.operand in outputs)
+        stages.extend(_stage(outputs, axes, partial, b.axes, b.equations) for b in loops_)
     return Block(kernel, tuple(stages))
 
 
 def split(kernel: Kernel) -> tuple[Kernel, ...]:
-    """Cut a kernel so that each part scatters through one index only (or none); outputs keep their order inside."""
+    """Cut a kernel so that each part scatters through one index only (or none); scattered outputs come first.
+
+    Rows of two indices or more are edges: their own outputs join the first scatter, whose loop meets every edge once
+    and shares what it reads and computes.  With one index (a species) the scatter may have very few rows to share out
+    among threads, so outputs of the loop's own rows stay by themselves.
+    """
+    scatters = [o.index for o in kernel.outputs if o.index is not None]
+    host = scatters[0] if scatters and len(kernel.indices) > 1 else None
     groups: dict[tuple[str | None, str | None], list[str]] = {}
     for o in kernel.outputs:
-        groups.setdefault((o.rows if o.index is None else o.index, o.index), []).append(o.name)
+        index = host if o.index is None and o.rows is not None else o.index
+        groups.setdefault((o.rows if index is None else index, index), []).append(o.name)
     return tuple(restrict(kernel, names) for names in groups.values())
 
 
@@ -128,7 +126,7 @@ def restrict(kernel: Kernel, outputs: Iterable[str]) -> Kernel:
     dropped = {o.name for o in kernel.outputs} - names
     return replace(
         kernel,
-        outputs=tuple(o for o in kernel.outputs if o.name in names),
+        outputs=tuple(sorted((o for o in kernel.outputs if o.name in names), key=lambda o: o.index is None)),
         equations=tuple(e for e in kernel.equations if e.target.operand not in dropped),
     )
 
@@ -147,14 +145,6 @@ def stage_cost(kernel: Kernel, stage: Stage) -> Cost:
     return Cost(mul, add, len(loaded), store)
 
 
-def _loop_axes(order: Axes, e: Equation, axes: dict[Ref, Axes]) -> Axes:
-    return _ordered(order, {a for r in (e.target, *(f for t in e.terms for f in t.factors)) for a in axes[r]})
-
-
-def _ordered(order: Axes, names: set[str]) -> Axes:
-    return tuple(a for a in order if a in names)
-
-
 def _pieces(order: Axes, e: Equation, axes: dict[Ref, Axes]) -> list[Equation]:
     """An equation that sums over channels, cut so that the terms of each piece run over the same loops.
 
@@ -162,7 +152,7 @@ def _pieces(order: Axes, e: Equation, axes: dict[Ref, Axes]) -> list[Equation]:
     """
     groups: dict[Axes, list[Term]] = {}
     for t in e.terms:
-        groups.setdefault(_loop_axes(order, Equation(e.target, (t,)), axes), []).append(t)
+        groups.setdefault(loop_axes(order, (Equation(e.target, (t,)),), axes), []).append(t)
     if len(groups) == 1 or all(set(nest) == set(axes[e.target]) for nest in groups):
         return [e]
     return [Equation(e.target, tuple(terms)) for terms in groups.values()]
@@ -183,21 +173,6 @@ def _phase(
         else:
             phase = max(phase, before + 2 if looped else before + 1)
     return phase
-
-
-def _closure(root: Equation, registers: dict[Ref, Equation], axes: dict[Ref, Axes]) -> dict[Ref, Equation]:
-    """The root and every register with channels that it needs, definitions first."""
-    out: dict[Ref, Equation] = {}
-
-    def visit(e: Equation) -> None:
-        for t in e.terms:
-            for f in t.factors:
-                if f in registers and axes[f] and f not in out:
-                    visit(registers[f])
-        out[e.target] = e
-
-    visit(root)
-    return out
 
 
 def _stage(

@@ -22,6 +22,9 @@ from irrepc.ir.kernel import Axes, Equation, Kernel, Operand, Ref, Term, collect
 
 Monomial = tuple[Ref, ...]
 Polynomial = dict[Monomial, Surd]
+Items = tuple[tuple[Monomial, Surd], ...]
+Kind = tuple[Ref, tuple[str, ...]]
+"""A factor and the operands that it multiplies."""
 
 
 @dataclass(slots=True)
@@ -198,31 +201,35 @@ def _sum_once(draft: _Draft, sums: dict[Monomial, list[tuple[Ref, Monomial, Surd
 
 
 def factor(kernel: Kernel) -> Kernel:
-    """Take out common factors, where that is cheaper than sharing the product of the factor and what it multiplies."""
+    """Take out common factors, where that is cheaper than sharing the product of the factor and what it multiplies.
+
+    Where a factor leaves a sum that other factors leave too (z = w·g + v·h in Σ_i x[i]·z[i], M·x in two targets),
+    that one is taken, and the sum is computed once.
+    """
     draft = _draft(kernel, "t")
-    chosen: dict[Ref, list[tuple[Ref, Polynomial]]] = {}
-    partners: dict[Ref, set[Monomial]] = defaultdict(set)
-    uses: Counter[Ref] = Counter()
-    work = list(draft.equations)
-    plans: dict[Ref, list[tuple[Ref, Polynomial]]] = {}
-    for target in work:
-        rest = dict(draft.equations[target])
-        plan = []
+    popular = _popular(draft)
+    plans: dict[Ref, list[tuple[Ref, Polynomial, Kind]]] = {}
+    partners: dict[Kind, list[Monomial]] = defaultdict(list)
+    uses: Counter[Kind] = Counter()
+    for target, polynomial in draft.equations.items():
+        plan = plans[target] = []
+        rest = dict(polynomial)
         while len(rest) > 1:
-            best = _most_common(rest, draft)
+            best = _best_factor(rest, draft, popular)
             if best is None:
                 break
-            group = {m: c for m, c in rest.items() if best in m}
+            inner = {_without(m, best): c for m, c in rest.items() if best in m}
             rest = {m: c for m, c in rest.items() if best not in m}
-            inner = {_without(m, best): c for m, c in group.items()}
-            plan.append((best, inner))
-            uses[best] += 1
-            partners[best].update(tuple(f for f in m if draft.axes[f]) or m for m in inner)
-        plans[target] = plan
+            multiplied = [tuple(f for f in m if draft.axes[f]) or m for m in inner]
+            kind = best, tuple(sorted({f.operand for m in multiplied for f in m}))
+            plan.append((best, inner, kind))
+            if popular[_signless(inner)] < 2:
+                partners[kind].extend(multiplied)
+                uses[kind] += 1
     for target, plan in plans.items():
-        chosen[target] = [(f, inner) for f, inner in plan if len(partners[f]) >= uses[f]]
-    for target, groups in chosen.items():
-        for common, inner in groups:
+        for common, inner, kind in plan:
+            if popular[_signless(inner)] < 2 and _products(partners[kind]) < uses[kind]:
+                continue
             for monomial in inner:
                 del draft.equations[target][tuple(sorted((*monomial, common)))]
             ref, sign = draft.local(inner, _inner_axes(draft, inner), "")
@@ -230,15 +237,53 @@ def factor(kernel: Kernel) -> Kernel:
     return draft.finish()
 
 
+def _popular(draft: _Draft) -> Counter[Items]:
+    """How often each sum of two terms or more is what a common factor leaves behind."""
+    found: Counter[Items] = Counter()
+    for polynomial in draft.equations.values():
+        inner: dict[Ref, Polynomial] = defaultdict(dict)
+        for monomial, coeff in polynomial.items():
+            for f in set(monomial):
+                if len(monomial) > 1:
+                    inner[f][_without(monomial, f)] = coeff
+        found.update(_signless(p) for p in inner.values() if len(p) > 1)
+    return found
+
+
+def _signless(polynomial: Polynomial) -> Items:
+    """The polynomial or its negative, whichever begins with a positive coefficient."""
+    items = tuple(sorted(polynomial.items()))
+    return items if items[0][1].sign > 0 else tuple((m, -c) for m, c in items)
+
+
+def _products(multiplied: list[Monomial]) -> int:
+    """How many products of a factor replace taking it out: with the monomials, or with one side of all of them."""
+    sides = {operand for m in multiplied[:1] for operand, _ in m}
+    distinct = [{f for m in multiplied for f in m if f.operand == side} for side in sides]
+    covering = [len(refs) for refs in distinct if all(any(f in refs for f in m) for m in multiplied)]
+    return min((*covering, len(set(multiplied))))
+
+
 def _inner_axes(draft: _Draft, polynomial: Polynomial) -> Axes:
     return tuple(dict.fromkeys(a for m in polynomial for a in draft.axes_of(m)))
 
 
-def _most_common(polynomial: Polynomial, draft: _Draft) -> Ref | None:
-    counts: Counter[Ref] = Counter(f for m in polynomial if len(m) > 1 for f in set(m))
-    # A factor with channels is worth more than a scalar; a draw goes to the first by name.
-    ranked = sorted(((-n, not draft.axes[f], f) for f, n in counts.items() if n > 1))
-    return ranked[0][2] if ranked else None
+def _best_factor(polynomial: Polynomial, draft: _Draft, popular: Counter[Items]) -> Ref | None:
+    """The factor of several terms that saves most per term: multiplications by it, and a sum shared with others."""
+    inner: dict[Ref, Polynomial] = defaultdict(dict)
+    for monomial, coeff in polynomial.items():
+        for f in set(monomial):
+            if len(monomial) > 1:
+                inner[f][_without(monomial, f)] = coeff
+    ranked = []
+    for f, left in inner.items():
+        if len(left) > 1:
+            shared = popular[_signless(left)]
+            cost = sum(max(1, len(m) - 1) for m in left)
+            saved = len(left) - 1 + (cost * (1 - 1 / shared) if shared > 1 else 0)
+            # A factor with channels is worth more than a scalar; a draw goes to the first by name.
+            ranked.append((-saved / len(left), not draft.axes[f], f))
+    return min(ranked)[2] if ranked else None
 
 
 def _without(monomial: Monomial, factor: Ref) -> Monomial:

@@ -132,8 +132,18 @@ def test_sizes() -> None:
     assert [len(trees(3, 1, nu)) for nu in (1, 2, 3)] == [1, 6, 51]
     recipe = ContractionRecipe(2, (0, 1), 3)
     kernel = derive(recipe)
-    assert kernel.size == len(coefficients(recipe)) == kernel.inputs[1].size
+    assert len(coefficients(recipe)) == kernel.inputs[1].size
     assert estimate(recipe) == sum(1 + n + n * n for n in (1 + len(s.monomial) for s in coefficients(recipe)))
+
+
+def test_horner_reads_each_coefficient_once() -> None:
+    """Every coefficient stands in one term, with at most the factors of its monomial."""
+    kernel = derive(ContractionRecipe(3, (0, 1), 3))
+    terms = [t for e in kernel.equations for t in e.terms]
+    read = [f for t in terms for f in t.factors if f.operand == "c"]
+    assert len(read) == len(set(read)) == kernel.inputs[1].size
+    assert max(len(t.factors) for t in terms) <= 4
+    assert kernel.size < 1.5 * len(read)
 
 
 def test_squares_of_a_vector() -> None:
