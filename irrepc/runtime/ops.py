@@ -13,6 +13,7 @@ input needs, that this pass of autograd will use, and that are not zero because 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -166,9 +167,12 @@ def _register(links: Sequence[_Link], third: Order, unique: str, device: str) ->
     """Define an operator for each order, and chain them."""
     library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
     _LIBRARIES.append(library)
-    names = [f"{unique}{suffix}" for suffix in SUFFIXES]
-    for name, link in zip(names, links, strict=True):
-        library.define(f"{name}({_schema(link.signature)}) -> Tensor[]")
+    schemas = [_schema(link.signature) for link in links]
+    # torch.compile keeps graphs on disk and finds them by the operators' names: other arguments, another name.
+    marks = [sha256(schema.encode()).hexdigest()[:8] for schema in schemas]
+    names = [f"{unique}_{mark}{suffix}" for mark, suffix in zip(marks, SUFFIXES, strict=True)]
+    for name, link, schema in zip(names, links, schemas, strict=True):
+        library.define(f"{name}({schema}) -> Tensor[]")
         library.impl(name, _checked(link, device), device.upper())
         torch.library.register_fake(f"{NAMESPACE}::{name}", _fake(link.signature), lib=library)
     operators = tuple(getattr(getattr(torch.ops, NAMESPACE), name).default for name in names)
