@@ -86,7 +86,7 @@ def compete(
     """Compare the results, time every phase in alternated rounds, print the medians."""
     reference = results(contenders[0], 1)
     for contender in contenders[1:]:
-        _compare(title, contenders[0], reference, contender)
+        compare_results(title, contenders[0], reference, contender)
     table = Table(title, "floor", *(c.name for c in contenders), box=box.SIMPLE, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -175,8 +175,11 @@ def _ours(
     return Contender(f"{backend}", lambda *tensors: kernel(*tensors, *indices, *extents), inputs, len(PHASES))
 
 
-def _compare(title: str, first: Contender, reference: tuple[Tensor, ...], other: Contender) -> None:
-    """Values and gradients, each brought to our order of components."""
+def compare_results(title: str, first: Contender, reference: tuple[Tensor, ...], other: Contender) -> None:
+    """Compare values and gradients, each brought to our order of components.
+
+    Raises KernelError when they differ by more than TOLERANCE.
+    """
     computed = results(other, min(1, other.orders - 1))
     for got, wanted, restore in zip(computed, reference, other.restore or (None,) * len(computed), strict=False):
         plain = got if restore is None else restore(got)

@@ -83,6 +83,7 @@ def convolution_peers(
         internal_weights=False,
     )
     x, y, w = inputs
+    product.to(x)  # its couplings: device and dtype
 
     def run(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         messages: Tensor = product(x.index_select(0, senders), y, w)
