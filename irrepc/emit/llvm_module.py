@@ -7,7 +7,7 @@ from dataclasses import replace
 from irrepc.emit.llvm_text import llvm_function, llvm_head
 from irrepc.emit.llvm_writer import LANES
 from irrepc.emit.numba_text import numba_function
-from irrepc.emit.views import Function, gathered, used_inputs
+from irrepc.emit.views import Function
 from irrepc.ir.block import Block
 from irrepc.ir.kernel import Kernel
 
@@ -17,21 +17,20 @@ def llvm_functions(kernel: Kernel, scheduled: tuple[Block, ...]) -> Function:
     function = numba_function(kernel, scheduled)
     parts = []
     for part, block in zip(function.parts, scheduled, strict=True):
-        inputs, outputs = used_inputs(block.kernel), [o.name for o in block.kernel.outputs]
-        scatter, shared = block.kernel.outputs[0].index, block.kernel.outputs[0].rows is None
-        arrays = [o.name for o in inputs] + [f"{g}.values" for g in gathered(inputs, scatter)]
-        if scatter is not None:
-            arrays += [f"{scatter}.order", f"{scatter}.start"]
+        # channel extents are constants of the compiled kernel
+        takes = tuple(name for name in part.takes if name not in kernel.channels)
+        outputs = tuple(o.name for o in block.kernel.outputs)
         extents = "".join(f", {a}={a}" for a in block.kernel.channels)
-        # n0 and n1, then addresses, as llvm_function declares them.
-        kernel_text = f'_kernel("{part.name}", {part.first}.dtype, {2 + len(arrays) + len(outputs)}{extents})'
-        if shared:
-            passed = "".join(f"_address({a}), " for a in arrays).rstrip()
-            call = f"_run_partial({kernel_text}, cuts, threads, ({passed}), ({', '.join(outputs)},))"
+        compute = f'compute = serial("{part.name}", {part.first}.dtype.name, {len(takes)}{extents})'
+        if block.kernel.outputs[0].rows is None:
+            given = ", ".join((*takes[: -len(outputs)], *(f"{o}[i]" for o in outputs)))
+            run = f"run(compute, [(*cut, *addresses({given})) for i, cut in enumerate(cuts)], threads)"
+            call: tuple[str, ...] = (compute, run)
         else:
-            passed = ", ".join(f"_address({a})" for a in [*arrays, *outputs])
-            call = f"_run({kernel_text}, cuts, threads, ({passed}))"
-        parts.append(replace(part, call=call))
+            at = f"at = addresses({', '.join(takes)})"
+            call = (compute, at, "run(compute, [(*cut, *at) for cut in cuts], threads)")
+        line = repr((part.name, takes, block.kernel.outputs[0].index, outputs))
+        parts.append(replace(part, takes=takes, line=line, call=call))
     return replace(function, parts=tuple(parts))
 
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from irrepc.emit.printer import WIDTH, Constants, assignment, expression, variable
-from irrepc.emit.views import Function, Part, gathered, offsets, shape, signature, used_inputs, width
+from irrepc.emit.views import Function, Part, gathered, offsets, shape, signature, used_inputs, width, width_of
 from irrepc.ir.block import Block, Stage, Statement
 from irrepc.ir.kernel import Axes, Kernel, Operand, Ref
 
@@ -63,30 +63,42 @@ def _part(block: Block, number: int) -> Part:
     arguments = ["n0", "n1", *(o.name for o in writer.inputs), *gathers, *csr, *kernel.channels, *outputs]
     name = f"_{kernel.name}_{'_'.join(outputs)}"
     rows = "rows" if scatter is None else f"{scatter}.start.size - 1"
-    if scatter is not None:
-        plan = f"_cut_edges({scatter}.start, threads)"
-    else:
-        plan = f"_cut_rows({rows}, {'PARTIAL_SUMS' if shared else 'threads'})"
+    work = f"rows * ({width_of(o for o in (*writer.inputs, *kernel.outputs) if o.rows is not None)})"
     first = kernel.inputs[0].name
-    allocate = [f"cuts = {plan}"]
+    if shared:
+        cuts = f"cut_rows(rows, sums_of({work}))"
+    elif scatter is None:
+        cuts = f"cut_rows(rows, pieces_of({work}, threads))"
+    else:
+        cuts = f"cut_edges({scatter}.start, pieces_of({work}, threads))"
+    allocate = [f"cuts = {cuts}"]
     for o in kernel.outputs:
-        size = f"len(cuts) - 1, {width(o)}" if shared else f"{rows}, {width(o)}"
+        size = f"len(cuts), {width(o)}" if shared else f"{rows}, {width(o)}"
         allocate.append(f"{o.name} = np.{'zeros' if shared else 'empty'}(({size}), {first}.dtype)")
-    given, made = ", ".join(passed), ", ".join(outputs)
-    passing = f"({given},), ({made},)" if shared else f"({given}, {made})"
     body = tuple(writer.rows(gathers))
     reassociate = shared or any(s.verb == "sum" for stage in block.stages for s in stage.statements)
+    takes = (*passed, *outputs)
     return Part(
         name=name,
         arguments=", ".join(arguments),
+        takes=takes,
+        line=repr((name, takes, scatter, tuple(outputs))),
         first=writer.inputs[0].name,
         fastmath='{"contract", "nsz", "reassoc"}' if reassociate else '{"contract", "nsz"}',
         constants=(*_units(body), *writer.constants.lines("real")),
         body=body,
         allocate=tuple(allocate),
-        call=f"_run{'_partial' if shared else ''}({name}, cuts, threads, {passing})",
+        call=_call(name, passed, outputs, shared),
         finish=tuple(f"{name} = {name}.sum(axis=0)" for name in outputs) if shared else (),
     )
+
+
+def _call(name: str, passed: list[str], outputs: list[str], shared: bool) -> tuple[str, ...]:
+    """Run a serial function on every piece of the rows; sums over the rows have a line for each piece."""
+    if shared:
+        jobs = ", ".join((*passed, *(f"{o}[i]" for o in outputs)))
+        return (f"run({name}, [(*cut, {jobs}) for i, cut in enumerate(cuts)], threads)",)
+    return (f"run({name}, [(*cut, {', '.join((*passed, *outputs))}) for cut in cuts], threads)",)
 
 
 def _units(body: tuple[str, ...]) -> list[str]:

@@ -11,7 +11,7 @@ from irrepc.emit.manifest import manifest_text
 from irrepc.emit.module import Module, as_comment, compose, head
 from irrepc.emit.plan import DEFAULT_BACKENDS, LIMIT, TABLE_TITLE, Part, Plan, plan
 from irrepc.emit.report import conventions, report_text
-from irrepc.emit.sources import OPS, ops_text
+from irrepc.emit.sources import TRAVELLING, travelling_text
 from irrepc.emit.tables import coupling_module
 from irrepc.emit.templates import render, template_hash
 from irrepc.frontend.proof import Proof
@@ -70,7 +70,9 @@ def assemble(planned: Plan, modules: Mapping[Key, Module], proofs: Iterable[Proo
     if planned.tables:
         files["clebsch_gordan.py"] = coupling_module(planned.lmax, planned.command)
     if has_layers(planned):
-        files["ops.py"] = _from_template("package/ops.py.jinja", planned, source=ops_text(), origin=f"irrepc/{OPS}")
+        for name in TRAVELLING:
+            origin = f"irrepc/runtime/{name}"
+            files[name] = _from_template("package/ops.py.jinja", planned, source=travelling_text(name), origin=origin)
         files["layers.py"] = layers_module(planned)
     files["REPORT.md"] = report_text(planned, modules, proofs)
     sums = {path: hashlib.sha256(files[path].encode()).hexdigest() for path in sorted(files)}
@@ -94,7 +96,7 @@ def _package_init(planned: Plan) -> str:
     if planned.tables:
         contents.append(("clebsch_gordan.py", TABLE_TITLE))
     if has_layers(planned):
-        contents += [("layers.py", "The kernels as torch modules"), ("ops.py", "The kernels as torch operators")]
+        contents += [("layers.py", "The kernels as torch modules"), (", ".join(TRAVELLING), "The kernels as torch operators")]
     return _from_template(
         "package/init.py.jinja",
         planned,

@@ -9,8 +9,8 @@ from pathlib import Path
 from irrepc.emit.templates import template_root
 
 SHAPING = ("algebra", "ir", "frontend", "emit")
-OPS = "runtime/ops.py"
-"""The file that travels with every package: it stands alone and is copied as it is."""
+TRAVELLING = ("ops.py", "arrays.py", "operands.py")
+"""The files of runtime/ that travel with every package: together they stand alone, and are copied as they are."""
 
 
 @lru_cache(maxsize=1)
@@ -26,9 +26,9 @@ def source_digest() -> str:
     return total.hexdigest()[:16]
 
 
-def ops_text() -> str:
-    """The source of the torch operators, read and not imported: this floor does not know torch."""
-    return (_package() / OPS).read_text(encoding="utf-8")
+def travelling_text(name: str) -> str:
+    """The source of a file that travels, read and not imported: this floor does not know torch."""
+    return (_package() / "runtime" / name).read_text(encoding="utf-8")
 
 
 def _package() -> Path:

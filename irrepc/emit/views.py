@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from irrepc.ir.kernel import Axes, Kernel, Operand
@@ -9,16 +10,22 @@ from irrepc.ir.kernel import Axes, Kernel, Operand
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One serial function of the numba backend: it computes the outputs that share a scatter index."""
+    """One serial function of a compiled backend: it computes the outputs that share a scatter index.
+
+    takes  its arguments after the first and the last row, as code of whoever calls it
+    line   what PARTS says of it
+    """
 
     name: str
     arguments: str
+    takes: tuple[str, ...]
+    line: str
     first: str
     fastmath: str
     constants: tuple[str, ...]
     body: tuple[str, ...]
     allocate: tuple[str, ...]
-    call: str
+    call: tuple[str, ...]
     finish: tuple[str, ...]
 
 
@@ -52,7 +59,16 @@ def count(operand: Operand) -> dict[Axes, int]:
 
 def width(operand: Operand) -> str:
     """The width of a row as code: "9 * u + 4"."""
-    terms = (product_text((*(() if n == 1 and axes else (str(n),)), *axes)) for axes, n in count(operand).items())
+    return width_of((operand,))
+
+
+def width_of(operands: Iterable[Operand]) -> str:
+    """The widths of rows of several operands together, as code."""
+    total: dict[Axes, int] = {}
+    for operand in operands:
+        for axes, n in count(operand).items():
+            total[axes] = total.get(axes, 0) + n
+    terms = (product_text((*(() if n == 1 and axes else (str(n),)), *axes)) for axes, n in total.items())
     return " + ".join(terms) or "0"
 
 

@@ -11,7 +11,8 @@ import torch
 from irrepc.algebra.recipe import Recipe, digest
 from irrepc.emit.module import BACKENDS
 from irrepc.errors import BackendError
-from irrepc.runtime.ops import Kernel, check_operands, signature
+from irrepc.runtime.operands import check_operands, signature
+from irrepc.runtime.ops import Kernel
 from irrepc.runtime.store import load_module
 
 CHOICES = ("auto", *BACKENDS)
@@ -50,7 +51,7 @@ def _torch(recipe: Recipe) -> Function:
     n, m = len(s.inputs), len(s.inputs) + len(s.indices)
 
     def call(*arguments: Any) -> Any:
-        check_operands(name, s, arguments[:n], arguments[n:m], arguments[m:], cpu_only=False)
+        check_operands(name, s, arguments[:n], arguments[n:m], arguments[m:], None)
         return function(*arguments)
 
     return call

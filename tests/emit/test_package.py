@@ -17,7 +17,7 @@ from irrepc.emit.manifest import NAME
 from irrepc.emit.module import BACKENDS
 from irrepc.emit.package import assemble, jobs, package
 from irrepc.emit.plan import LIMIT, plan
-from irrepc.emit.sources import source_digest
+from irrepc.emit.sources import TRAVELLING, source_digest
 from irrepc.errors import BackendError, IrrepsError, SizeError
 from irrepc.frontend.clebsch_gordan import triangles, w3j
 from irrepc.frontend.proof import Proof
@@ -68,7 +68,7 @@ def test_a_package_holds_every_part_for_every_backend(emitted: Path) -> None:
     content = json.loads((emitted / "lmax1" / NAME).read_text())
     kernels = {f"{b}/{p}.py" for b in ("torch", "numba") for p in PARTS}
     inits = {"__init__.py", "torch/__init__.py", "numba/__init__.py"}
-    assert set(content["sha256"]) == kernels | inits | {"clebsch_gordan.py", "layers.py", "ops.py", "REPORT.md"}
+    assert set(content["sha256"]) == kernels | inits | {"clebsch_gordan.py", "layers.py", "REPORT.md", *TRAVELLING}
     assert content["source"] == source_digest()
     assert content["omitted"] == {}
     assert content["command"] == f'irrepc generate --lmax 1 --irreps "{FEATURES}"'
@@ -83,9 +83,10 @@ def test_a_package_holds_every_part_for_every_backend(emitted: Path) -> None:
 
 
 def test_the_operators_are_the_runtimes_own(emitted: Path) -> None:
-    text = (emitted / "lmax1" / "ops.py").read_text()
-    assert text.endswith((ROOT / "irrepc" / "runtime" / "ops.py").read_text())
-    assert text.startswith("# ──")
+    for name in TRAVELLING:
+        text = (emitted / "lmax1" / name).read_text()
+        assert text.endswith((ROOT / "irrepc" / "runtime" / name).read_text())
+        assert text.startswith("# ──")
 
 
 def test_the_report_names_what_was_derived_proved_and_emitted(emitted: Path) -> None:

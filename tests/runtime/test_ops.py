@@ -13,6 +13,7 @@ import torch
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.graph import Index, index_of
 from irrepc.nn.harmonics import SphericalHarmonics
+from irrepc.runtime.arrays import OnArrays
 from irrepc.runtime.load import load
 from tests.kernels import RECIPES
 
@@ -53,18 +54,117 @@ def test_gradcheck_and_gradgradcheck() -> None:
     assert torch.autograd.gradgradcheck(f, tensors)
 
 
-def test_opcheck_of_all_three_orders() -> None:
-    kernel: Any = load(RECIPES["convolution"], "numba")
+@pytest.mark.parametrize("wanted", [(True, True, True, True), (False, True, False, True)])
+def test_opcheck_of_all_three_orders(wanted: tuple[bool, ...]) -> None:
+    kernel: Any = load(RECIPES["convolution"], "llvm")
     tensors, indices = operands(edges=4, channels=1)
     rest = [*(t for index in indices for t in index), 1]
-    out = kernel(*tensors, *indices, 1)
-    g = torch.randn_like(out).requires_grad_()
-    directions = [torch.randn_like(t).requires_grad_() for t in tensors]
-    for operator, inputs in zip(
-        kernel.operators, (tensors, [*tensors, g], [*tensors, g, *directions]), strict=True
+    g = torch.randn_like(kernel(*tensors, *indices, 1)).requires_grad_()
+    directions = [torch.randn_like(t).requires_grad_() if w else None for t, w in zip(tensors, wanted, strict=False)]
+    for operator, arguments in zip(
+        kernel.operators,
+        (
+            (*tensors, *rest),
+            (*tensors, g, *rest, list(wanted[:3])),
+            (*tensors, g, *directions, *rest, list(wanted)),
+        ),
+        strict=True,
     ):
-        result = torch.library.opcheck(operator, (*inputs, *rest))
+        result = torch.library.opcheck(operator, arguments)
         assert set(result.values()) == {"SUCCESS"}
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What serial functions have computed since, "d_x" and "d_y d_w" for instance, in order."""
+    found: list[str] = []
+    run = OnArrays._run
+
+    def recorded(self: OnArrays, part: Any, *rest: Any) -> Any:
+        found.append(" ".join(self._signature.outputs[i].name for i in part.made))
+        return run(self, part, *rest)
+
+    monkeypatch.setattr(OnArrays, "_run", recorded)
+    return found
+
+
+@pytest.mark.parametrize("backend", ["numba", "llvm"])
+@pytest.mark.parametrize(("needed", "parts"), [("x", ["d_x"]), ("yw", ["d_y d_w"]), ("w", ["d_y d_w"])])
+def test_gradients_that_no_operand_needs_are_not_computed(
+    backend: str, needed: str, parts: list[str], computed: list[str]
+) -> None:
+    f, tensors, _ = function(backend)
+    expected = dict(zip("xyw", torch.autograd.grad((f(*tensors) ** 2).sum(), tensors), strict=True))
+    computed.clear()
+    frozen = [t.detach().requires_grad_(name in needed) for name, t in zip("xyw", tensors, strict=True)]
+    (f(*frozen) ** 2).sum().backward()
+    assert computed == ["o", *parts]
+    for name, t in zip("xyw", frozen, strict=True):
+        assert (t.grad is None) == (name not in needed)
+        assert t.grad is None or torch.equal(t.grad, expected[name])
+
+
+def test_gradients_that_this_pass_does_not_use_are_not_computed(computed: list[str]) -> None:
+    """x depends on parameters and y on positions: forces need d_y alone, though x wants a gradient in training."""
+    f, (x, y, w), _ = function("llvm")
+    e = (f(2 * x, 2 * y, w.detach()) ** 2).sum()
+    computed.clear()
+    (forces,) = torch.autograd.grad(e, y, create_graph=True)
+    assert computed == ["d_y d_w"]
+    by_x, by_y = torch.autograd.grad(e, (x, y), retain_graph=True)
+    assert torch.equal(by_y, forces)
+    computed.clear()
+    (through,) = torch.autograd.grad((forces**2).sum(), x)
+    # the cotangent of d_y is given, those of d_x and d_w are absent: d_y and d_w of this order are not asked for
+    assert computed == ["d_x", "d_g_o", "d_x"]
+    meaning, (x, y, w), _ = function("torch")
+    e = (meaning(2 * x, 2 * y, w.detach()) ** 2).sum()
+    (forces,) = torch.autograd.grad(e, y, create_graph=True)
+    assert largest(by_x, torch.autograd.grad(e, x, retain_graph=True)[0]) < 1e-12 * float(by_x.abs().max())
+    assert largest(through, torch.autograd.grad((forces**2).sum(), x)[0]) < 1e-12 * float(through.abs().max())
+
+
+def test_gradients_that_are_zero_are_not_computed(computed: list[str]) -> None:
+    """The VJP of a linear kernel with respect to its cotangent alone: everything else is zero, not computed and None."""
+    kernel = load(RECIPES["contraction"], "llvm")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 8, dtype=torch.float64, generator=generator, requires_grad=True)
+    c = torch.randn(2, 54, dtype=torch.float64, generator=generator, requires_grad=True)
+    species = index_of(torch.tensor([0, 1, 0]), 2)
+    o = kernel(x, c, species, 2)
+    g = torch.randn_like(o).requires_grad_()
+    d_x, d_c = torch.autograd.grad(o, (x, c), g, create_graph=True)
+    computed.clear()
+    again = torch.autograd.grad(d_c.sum(), (x, c, g), allow_unused=True, retain_graph=True)
+    # d_c = Σ g · monomials(x) does not depend on c
+    assert computed == ["d_x d_g_o"]
+    assert again[1] is None
+    assert all(t is not None for t in (again[0], again[2]))
+    meaning = load(RECIPES["contraction"], "torch")
+    _, d_c = torch.autograd.grad(meaning(x, c, species, 2), (x, c), g, create_graph=True)
+    for t, right in zip((again[0], again[2]), torch.autograd.grad(d_c.sum(), (x, g)), strict=True):
+        assert largest(t, right) < 1e-12 * float(right.abs().max())
+
+
+@pytest.mark.slow
+def test_compiled_code_computes_no_more_than_eager(computed: list[str]) -> None:
+    f, (x, y, w), _ = function("llvm")
+    operands_ = (x.detach(), y, w.detach())
+    compiled = torch.compile(f, fullgraph=True)
+    (expected,) = torch.autograd.grad((f(*operands_) ** 2).sum(), y)
+    value = (compiled(*operands_) ** 2).sum()
+    computed.clear()
+    (got,) = torch.autograd.grad(value, y)
+    assert computed == ["d_y d_w"]
+    assert largest(got, expected) < 1e-12 * float(expected.abs().max())
+
+
+def test_functional_transforms_of_torch_work() -> None:
+    f, tensors, _ = function("llvm")
+    plain = [t.detach() for t in tensors]
+    got = torch.func.grad(lambda *t: (f(*t) ** 2).sum(), argnums=(0, 1, 2))(*plain)
+    expected = torch.autograd.grad((f(*tensors) ** 2).sum(), tensors)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 def test_third_derivatives_go_through_the_torch_text() -> None:
