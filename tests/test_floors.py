@@ -27,6 +27,8 @@ class Floor(NamedTuple):
 
 
 ARRAYS = ("numpy", "torch")
+# timed beside our kernels, where they are installed
+PEERS = ("e3nn", "sphericart", "openequivariance", "cuequivariance", "cuequivariance_torch")
 FLOORS = {
     "errors": Floor(0, ()),
     "algebra": Floor(1, ()),
@@ -39,7 +41,7 @@ FLOORS = {
     "interop": Floor(8, (*ARRAYS, "ase")),
     "train": Floor(8, (*ARRAYS, "ase", "matplotlib", "rich")),
     "deploy": Floor(8, ARRAYS),
-    "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", "e3nn", "sphericart")),
+    "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", *PEERS)),
     "cli": Floor(9, ("click", "rich")),
     "__init__": Floor(10, ()),
     "__main__": Floor(10, ()),
@@ -48,7 +50,13 @@ WANTED = ("algebra", "ir", "frontend", "emit", "runtime", "nn", "models", "inter
 # imported only inside the functions that show formulas, so that nothing else pays for it
 LAZY = ("sympy",)
 # copied into emitted packages: they import each other and nothing else of irrepc
-TRAVELLING = ("runtime/ops.py", "runtime/arrays.py", "runtime/operands.py")
+TRAVELLING = (
+    "runtime/ops.py",
+    "runtime/arrays.py",
+    "runtime/operands.py",
+    "runtime/tensors.py",
+    "runtime/nvrtc.py",
+)
 # an emitted file stands alone: these and the standard library
 EMITTED = ("torch", "numpy", "numba", "llvmlite")
 

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from irrepc.algebra.recipe import Recipe
 from irrepc.commands import gpu, gpu_cases
 from irrepc.commands.bench import Machine, compare_results, floor_seconds, results
 from irrepc.commands.bench_peers import Contender
@@ -23,6 +24,9 @@ from irrepc.errors import BackendError, InputError, KernelError
 from irrepc.nn.graph import index_of
 from irrepc.runtime.load import load
 from irrepc.runtime.nvrtc import CudaError, compile_source, find_nvrtc
+from tests.gpu import orders
+from tests.gpu.orders import Problem, poisoned
+from tests.kernels import EXTENTS, RECIPES
 
 CPU = torch.device("cpu")
 CEILINGS = Ceilings("a device", (9, 0), 4.3e12, 5.5e12, 8e12, 67e12, 5e-6)
@@ -150,6 +154,23 @@ def test_the_table_says_what_is_reached_and_what_failed() -> None:
     assert "no capture; out of memory; no such derivative" in text
     head = "\n".join(heading(CEILINGS, "13.0"))
     assert "| 4.30 TB/s | 5.50 TB/s | 8.00 TB/s | 67.0 Tflop/s | 5.0 µs |" in head
+
+
+def test_the_checks_a_gpu_runs_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same checks on the CPU: llvm passes; a wrong digit and memory that is not written are found."""
+    problem = Problem(RECIPES["convolution"], torch.float64, 9, {"sender": 4, "receiver": 3}, EXTENTS, device=CPU)
+    problem.check("llvm")
+    with poisoned():
+        assert bool(torch.empty(3).isnan().all())
+    for spoil in (lambda o: o * (1 + 1e-9), lambda o: torch.cat((o[:-1], torch.full_like(o[-1:], torch.nan)))):
+
+        def spoiled(recipe: Recipe, backend: str, spoil: Callable[[Tensor], Tensor] = spoil) -> Callable[..., Tensor]:
+            kernel = load(recipe, backend)
+            return kernel if backend == "torch" else lambda *arguments: spoil(kernel(*arguments))
+
+        monkeypatch.setattr(orders, "load", spoiled)
+        with pytest.raises(AssertionError, match="of convolution"):
+            problem.check("llvm")
 
 
 def test_without_a_device_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
