@@ -134,6 +134,41 @@ def check(folder: Path | None, compiled: bool) -> None:
 
 
 @main.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--arch", default="80,90,100", show_default=True, help="Architectures: 80 A100, 90 H100, 100 B200, ...")
+@click.option(
+    "--channels",
+    multiple=True,
+    default=("64",),
+    show_default=True,
+    help='Widths: "64" for all channel axes, or "u=64,u1=32"; may be repeated.',
+)
+@click.option("--dtype", type=click.Choice(("float32", "float64")), multiple=True, help="May be repeated.  [both]")
+def build(folder: Path, arch: str, channels: tuple[str, ...], dtype: tuple[str, ...]) -> None:
+    """Compile the CUDA kernels of the package in FOLDER ahead, for computers without NVRTC.
+
+    No GPU is needed.  Only kernels for these numbers of channels are made; others need NVRTC when they are used.
+    """
+    from rich.console import Console
+
+    from irrepc.commands.build import REALS
+    from irrepc.commands.build import build as run
+
+    run(folder, arch.split(","), [read_channels(text) for text in channels], dtype or REALS, Console())
+
+
+def read_channels(text: str) -> dict[str, int]:
+    """Read "64" or "u=64,u1=32" as {axis: extent}, "*" for all axes."""
+    found = {}
+    for word in text.split(","):
+        axis, _, number = word.rpartition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise click.BadParameter(f'got {text!r}; expected "64", or "u=64,u1=32"', param_hint="--channels")
+        found[axis.strip() or "*"] = int(number)
+    return found
+
+
+@main.command()
 @click.option("--lmax", type=int, multiple=True, default=(2,), show_default=True, help="Degrees; may be repeated.")
 @click.option("--edges", type=click.IntRange(1), default=10_000, show_default=True)
 @click.option("--channels", type=click.IntRange(1), default=64, show_default=True)

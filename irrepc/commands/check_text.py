@@ -25,8 +25,8 @@ _PART = re.compile(r"(?:^(-?)|\s*([+-])\s*)(\d+)?(?:√(\d+))?(?:/(\d+))?")
 
 
 def read_files(package: Path) -> dict[str, str]:
-    """Every file of a package by its relative path, caches left out."""
-    files = (p for p in sorted(package.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
+    """Every file of a package by its relative path; caches and machine code made ahead are left out."""
+    files = (p for p in sorted(package.rglob("*")) if p.is_file() and not {"__pycache__", "cubin"} & set(p.parts))
     return {p.relative_to(package).as_posix(): p.read_text(encoding="utf-8", errors="replace") for p in files}
 
 
