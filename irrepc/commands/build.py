@@ -23,7 +23,7 @@ from rich.table import Table
 
 from irrepc.errors import BackendError
 from irrepc.runtime.nvrtc import Compiled, CudaError, Defines, compile_source, find_nvrtc, write_cubin
-from irrepc.runtime.operands import derivative, shape_of, signature
+from irrepc.runtime.operands import derivative, signature, widths
 from irrepc.runtime.ops import SUFFIXES
 
 FOLDER = "cubin"
@@ -113,11 +113,11 @@ def launched(file: Path, real: str, channels: Channels) -> Iterator[Wanted]:
         for name, spec in module.SPEC.items():
             s = signature(spec)
             extents = tuple(_extent(file, name, axis, channels) for axis in s.axes)
-            counts: dict[str | None, Any] = {None: 1, **dict.fromkeys(s.indices, 1)}
-            row, start = torch.tensor([0]), torch.tensor([0, 1])
-            indices = [module.Index(row, row, start) for _ in s.indices]
+            edge, start = torch.tensor([0]), torch.tensor([0, 1])
+            indices = [module.Index(edge, edge, start) for _ in s.indices]
             for suffix in SUFFIXES:
-                operands = [torch.zeros(shape_of(a, s, counts, extents), dtype=getattr(torch, real)) for a in s.inputs]
+                rows = ((() if a.rows is None else (1,), widths(a, s.axes, extents)) for a in s.inputs)
+                operands = [torch.zeros(*row, width, dtype=getattr(torch, real)) for row, width in rows]
                 getattr(module, name + suffix)(*operands, *indices, *extents)
                 s = derivative(s)
     return (Wanted(file, kernel, source, defines, module.nvrtc) for source, kernel, defines in launches)

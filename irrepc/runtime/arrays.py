@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .operands import Argument, Signature, Wanted, row_counts, row_widths, separate
+from .operands import Argument, Loop, Signature, Wanted, row_widths
 
 
 class _Part(NamedTuple):
@@ -21,7 +21,7 @@ class _Part(NamedTuple):
     compute  (first row, last row + 1, arguments)
     pick     takes the arguments from the list of all
     scatter  the index whose rows it runs over; None: the rows of the loop
-    start    the place of that index's `start` among the arguments; -1 without
+    start    the place of that index's `start` among the tensors of all indices; 0 without
     made     the numbers of what it computes among the outputs
     places   the places of the same among all arguments
     moved    array elements it touches for each row of the loop
@@ -43,7 +43,6 @@ class OnArrays:
 
     def __init__(self, module: ModuleType, name: str, s: Signature) -> None:
         self._module, self._name, self._signature = module, name, s
-        self._tensors = len(s.inputs) + 3 * len(s.indices)
         # llvm takes addresses, numba arrays
         self._handle = torch.Tensor.data_ptr if module.ADDRESSES else _array
         self._blank = (None,) * len(s.outputs)
@@ -51,26 +50,28 @@ class OnArrays:
         if _RUNNERS == []:
             _RUNNERS.append(module.run)
 
-    def __call__(self, wanted: Wanted, arguments: Sequence[Any]) -> list[torch.Tensor | None]:
-        """Which outputs; operands, index tensors, extents -> the outputs, None where not wanted."""
-        s, first = self._signature, arguments[0]
-        operands, indices, extents = separate(s, arguments)
-        key = (first.dtype, *extents)
+    def __call__(self, wanted: Wanted, loop: Loop, operands: Sequence[Any]) -> list[torch.Tensor | None]:
+        """Which outputs; rows and channels; operands -> the outputs, None where not wanted."""
+        s, first, counts = self._signature, operands[0], loop.counts
+        key = (first.dtype, *loop.extents)
         parts = self._prepared.get(key)
         if parts is None:
             parts = self._prepared[key] = self._prepare(*key)
-        counts = row_counts(s, operands, indices)
-        widths_in, widths_out = row_widths(s, tuple(extents))
+        widths_in, widths_out = row_widths(s, loop.extents)
+        if loop.made is None:
+            kept = [t.contiguous() for index in loop.indices for t in index]
+            loop.made = kept, [*map(self._handle, kept)]
+        # what is made here must live until the kernels have run
         given = [
-            first.new_zeros(_shape(s.inputs[i], counts, widths_in[i])) if t is None else t.contiguous()
-            for i, t in enumerate(arguments[: self._tensors])
+            t.contiguous() if t is not None else first.new_zeros(_shape(s.inputs[i], counts, widths_in[i]))
+            for i, t in enumerate(operands)
         ]
-        handles = [*map(self._handle, given), *extents, *self._blank]
+        handles = [*map(self._handle, given), *loop.made[1], *loop.extents, *self._blank]
         outputs: list[torch.Tensor | None] = [*self._blank]
         for part in parts:
             if any([wanted[i] for i in part.made]):
                 shapes = [_shape(s.outputs[i], counts, widths_out[i]) for i in part.made]
-                made = self._run(part, handles, given, counts, shapes)
+                made = self._run(part, handles, first, loop, shapes)
                 for i, t in zip(part.made, made, strict=True):
                     outputs[i] = t if wanted[i] else None
         return outputs
@@ -79,13 +80,13 @@ class OnArrays:
         self,
         part: _Part,
         handles: list[Any],
-        given: list[torch.Tensor],
-        counts: dict[str | None, int],
+        first: torch.Tensor,
+        loop: Loop,
         shapes: list[tuple[int, ...]],
     ) -> list[torch.Tensor]:
         """Allocate what a part computes and run it, in pieces where that pays."""
-        module, first, threads = self._module, given[0], torch.get_num_threads()
-        rows, work = counts[part.scatter], part.moved * counts[None]
+        module, threads = self._module, torch.get_num_threads()
+        rows, work = loop.counts[part.scatter], part.moved * loop.counts[None]
         if part.summed:
             cuts = module.cut_rows(rows, module.sums_of(work))
             sums = [first.new_zeros((len(cuts), *shape)) for shape in shapes]
@@ -106,7 +107,7 @@ class OnArrays:
         elif part.scatter is None:
             _RUNNERS[0](part.compute, [(*cut, *picked) for cut in module.cut_rows(rows, pieces)], threads)
         else:
-            cuts = module.cut_edges(given[part.start].numpy(), pieces)
+            cuts = module.cut_edges(loop.made[0][part.start].numpy(), pieces)
             _RUNNERS[0](part.compute, [(*cut, *picked) for cut in cuts], threads)
         return made
 
@@ -128,7 +129,7 @@ class OnArrays:
                     self._module.serial(name, real, len(taken), **channels),
                     itemgetter(*(places[a] for a in taken)),
                     scatter,
-                    -1 if scatter is None else places[f"{scatter}.start"],
+                    0 if scatter is None else fields.index(f"{scatter}.start"),
                     tuple(numbers[o] for o in made),
                     tuple(places[o] for o in made),
                     sum(width[a.name] for a in touched),

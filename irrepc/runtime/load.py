@@ -12,7 +12,7 @@ from irrepc.algebra.recipe import Recipe, digest
 from irrepc.emit.module import BACKENDS
 from irrepc.errors import BackendError
 from irrepc.runtime.arrays import OnArrays
-from irrepc.runtime.operands import check_operands, signature
+from irrepc.runtime.operands import Loop, check_operands, signature
 from irrepc.runtime.ops import Implement, Kernel
 from irrepc.runtime.store import load_module
 from irrepc.runtime.tensors import OnTensors
@@ -57,7 +57,7 @@ def _torch(recipe: Recipe) -> Function:
     n, m = len(s.inputs), len(s.inputs) + len(s.indices)
 
     def call(*arguments: Any) -> Any:
-        check_operands(name, s, arguments[:n], arguments[n:m], arguments[m:], None)
+        check_operands(name, s, arguments[:n], Loop(s, arguments[:n], arguments[n:m], arguments[m:]), None)
         return function(*arguments)
 
     return call

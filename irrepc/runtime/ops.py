@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .arrays import OnArrays
-from .operands import Order, Signature, Wanted, check_operands, derivative, row_counts, separate, shape_of, signature
+from .operands import Loop, Order, Signature, Wanted, check_operands, derivative, separate, shape_of, signature
 
 NAMESPACE = "irrepc"
 SUFFIXES = ("", "_vjp", "_vjp_vjp")
@@ -56,7 +56,7 @@ class Kernel:
         following = third
         for link in reversed(links):
             following = _eager(link, following)
-        self._eager = following
+        self._eager, self._wanted = following, (True,) * len(self.signature.outputs)
 
     def __call__(self, *arguments: Any) -> Any:
         """Operands, then an Index (values, order, start) for each index, then channel extents, as the emitted text.
@@ -66,12 +66,13 @@ class Kernel:
         s = self.signature
         n, m = len(s.inputs), len(s.inputs) + len(s.indices)
         operands, indices, extents = arguments[:n], arguments[n:m], arguments[m:]
-        flat = (*operands, *(t for index in indices for t in index), *extents)
         if torch.compiler.is_compiling():
-            result = self._operators[0](*flat)  # which checks for itself
+            flat = (t for index in indices for t in index)
+            result = self._operators[0](*operands, *flat, *extents)  # which checks for itself
         else:
-            check_operands(self.name, s, operands, indices, extents, self.device)
-            result = self._eager((True,) * len(s.outputs), flat)
+            loop = Loop(s, operands, indices, extents)
+            check_operands(self.name, s, operands, loop, self.device)
+            result = self._eager(self._wanted, loop, operands)
         return result[0] if len(s.outputs) == 1 else tuple(result)
 
     @property
@@ -93,10 +94,6 @@ class _Link(NamedTuple):
     cotangents: tuple[tuple[int, ...], ...]
 
 
-Gradient = Callable[[Wanted, Sequence[Any]], Sequence[Any]]
-"""The next order, as the backward of this one calls it."""
-
-
 def _links(module: ModuleType, name: str, forward: Signature, implement: Implement) -> tuple[_Link, ...]:
     """Orders 0, 1 and 2."""
     links = []
@@ -113,35 +110,33 @@ def _links(module: ModuleType, name: str, forward: Signature, implement: Impleme
 # ── eager calls ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _eager(link: _Link, following: Gradient) -> Gradient:
+def _eager(link: _Link, following: Order) -> Order:
     """One order for eager calls: the dispatcher costs more than a small kernel; torch is asked for gradients only."""
-    s, run = link.signature, link.run
-    n = len(s.inputs)
+    run = link.run
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
-        def forward(wanted: Wanted, *arguments: Any) -> Any:
-            return tuple(run(wanted, arguments))
+        def forward(wanted: Wanted, loop: Loop, *operands: Any) -> Any:
+            return tuple(run(wanted, loop, operands))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            _save(ctx, n, inputs[1:])
+            _save(ctx, inputs[1], inputs[2:])
 
         @staticmethod
         def backward(ctx: Any, *cotangents: torch.Tensor | None) -> Any:
-            needed = _used(ctx, ctx.needs_input_grad[1 : n + 1])
-            return (None, *_gradients(ctx, n, cotangents, needed, following))
+            return (None, None, *_gradients(ctx, cotangents, _used(ctx, ctx.needs_input_grad[2:]), following))
 
     # Function.apply inspects signatures for defaults, 20 µs, and then calls this one; torch.func alone needs it.
     apply = super(torch.autograd.Function, Differentiable).apply
 
-    def call(wanted: Wanted, arguments: Sequence[Any]) -> Sequence[Any]:
-        wanted = _nonzero(link, wanted, arguments)
+    def call(wanted: Wanted, loop: Loop, operands: Sequence[Any]) -> Sequence[Any]:
+        wanted = _nonzero(link, wanted, operands)
         if torch._C._are_functorch_transforms_active():
-            return Differentiable.apply(wanted, *arguments)  # type: ignore[no-any-return, no-untyped-call]
-        if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in arguments[:n]]):
-            return apply(wanted, *arguments)  # type: ignore[no-any-return, no-untyped-call]
-        return run(wanted, arguments)
+            return Differentiable.apply(wanted, loop, *operands)  # type: ignore[no-any-return, no-untyped-call]
+        if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in operands]):
+            return apply(wanted, loop, *operands)  # type: ignore[no-any-return, no-untyped-call]
+        return run(wanted, loop, operands)
 
     return call
 
@@ -167,7 +162,7 @@ LEAF = "torch::autograd::AccumulateGrad"
 # ── operators ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _register(links: Sequence[_Link], third: Gradient, unique: str, device: str) -> tuple[Any, ...]:
+def _register(links: Sequence[_Link], third: Order, unique: str, device: str) -> tuple[Any, ...]:
     """Define an operator for each order, and chain them."""
     library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
     _LIBRARIES.append(library)
@@ -208,8 +203,9 @@ def _checked(link: _Link, device: str) -> Callable[..., list[torch.Tensor]]:
 
     def run(*everything: Any) -> list[torch.Tensor]:
         wanted, arguments = _masked(s, everything)
-        check_operands(link.name, s, *separate(s, arguments), device)
-        outputs = link.run(wanted, arguments)
+        operands, loop = separate(s, arguments)
+        check_operands(link.name, s, operands, loop, device)
+        outputs = link.run(wanted, loop, operands)
         return [arguments[0].new_empty(0) if t is None else t for t in outputs]
 
     return run
@@ -220,20 +216,19 @@ def _fake(s: Signature) -> Callable[..., list[torch.Tensor]]:
 
     def shapes(*everything: Any) -> list[torch.Tensor]:
         wanted, arguments = _masked(s, everything)
-        operands, indices, extents = separate(s, arguments)
-        counts = row_counts(s, operands, indices)
-        made = [shape_of(o, s, counts, extents) if want else (0,) for o, want in zip(s.outputs, wanted, strict=True)]
+        _, loop = separate(s, arguments)
+        made = [shape_of(o, s, loop) if want else (0,) for o, want in zip(s.outputs, wanted, strict=True)]
         return [arguments[0].new_empty(size) for size in made]
 
     return shapes
 
 
-def _called(link: _Link, operator: Any) -> Gradient:
+def _called(link: _Link, operator: Any) -> Order:
     """An operator as the backward of the order before calls it."""
 
-    def call(wanted: Wanted, arguments: Sequence[Any]) -> Sequence[Any]:
-        wanted = _nonzero(link, wanted, arguments)
-        outputs = operator(*arguments, list(wanted))
+    def call(wanted: Wanted, loop: Loop, operands: Sequence[Any]) -> Sequence[Any]:
+        wanted = _nonzero(link, wanted, operands)
+        outputs = operator(*operands, *(t for index in loop.indices for t in index), *loop.extents, list(wanted))
         return [t if want else None for t, want in zip(outputs, wanted, strict=True)]
 
     return call
@@ -242,18 +237,18 @@ def _called(link: _Link, operator: Any) -> Gradient:
 def _setup(s: Signature) -> Callable[..., None]:
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.wanted, arguments = _masked(s, inputs)
-        _save(ctx, len(s.inputs), arguments)
+        operands, loop = separate(s, arguments)
+        _save(ctx, loop, operands)
 
     return setup
 
 
-def _backward(s: Signature, following: Gradient) -> Callable[..., tuple[Any, ...]]:
-    n = len(s.inputs)
+def _backward(s: Signature, following: Order) -> Callable[..., tuple[Any, ...]]:
+    n, others = len(s.inputs), 3 * len(s.indices) + len(s.axes) + (1 if s.cotangents else 0)
 
     def backward(ctx: Any, cotangents: Sequence[torch.Tensor | None]) -> tuple[Any, ...]:
         given = [g if want else None for g, want in zip(cotangents, ctx.wanted, strict=True)]
-        gradients = _gradients(ctx, n, given, ctx.needs_input_grad[:n], following)
-        return (*gradients, None) if s.cotangents else gradients
+        return (*_gradients(ctx, given, ctx.needs_input_grad[:n], following), *(None,) * others)
 
     return backward
 
@@ -261,53 +256,51 @@ def _backward(s: Signature, following: Gradient) -> Callable[..., tuple[Any, ...
 # ── the chain ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _save(ctx: Any, n: int, arguments: Sequence[Any]) -> None:
-    """Keep what the backward takes; indices and extents have no derivative and no versions."""
+def _save(ctx: Any, loop: Loop, operands: Sequence[Any]) -> None:
+    """Keep what the backward takes; indices have no derivative and no versions."""
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*arguments[:n])
-    ctx.present = [t is not None for t in arguments[:n]]
-    ctx.rest = arguments[n:]
+    ctx.save_for_backward(*operands)
+    ctx.present = [t is not None for t in operands]
+    ctx.loop = loop
 
 
 def _gradients(
-    ctx: Any, n: int, cotangents: Sequence[torch.Tensor | None], needed: Sequence[bool], following: Gradient
-) -> tuple[Any, ...]:
+    ctx: Any, cotangents: Sequence[torch.Tensor | None], needed: Sequence[bool], following: Order
+) -> Sequence[Any]:
     """The next order applied to what was saved and the cotangents; None for what is not needed or zero."""
-    gradients: Sequence[Any] = (None,) * n
-    if any(needed) and any([g is not None for g in cotangents]):
-        gradients = following(needed, (*ctx.saved_tensors, *cotangents, *ctx.rest))
-    return (*gradients, *(None for _ in ctx.rest))
+    if True in needed and any([g is not None for g in cotangents]):
+        return following(needed, ctx.loop, (*ctx.saved_tensors, *cotangents))
+    return (None,) * len(needed)
 
 
-def _nonzero(link: _Link, wanted: Wanted, arguments: Sequence[Any]) -> Wanted:
+def _nonzero(link: _Link, wanted: Wanted, operands: Sequence[Any]) -> Wanted:
     """Without the outputs that are zero, because all cotangents that they depend on are absent."""
-    s = link.signature
-    present = [t is not None for t in arguments[len(s.inputs) - s.cotangents : len(s.inputs)]]
-    if all(present):
+    first = len(operands) - link.signature.cotangents
+    present = [t is not None for t in operands[first:]]
+    if False not in present:
         return wanted
     return [w and any([present[i] for i in numbers]) for w, numbers in zip(wanted, link.cotangents, strict=True)]
 
 
-def _third(function: Callable[..., Any], meaning: ModuleType, s: Signature) -> Gradient:
+def _third(function: Callable[..., Any], meaning: ModuleType, s: Signature) -> Order:
     """The derivative of the highest order, by torch's autograd through the torch text."""
-    n, outputs = len(s.inputs), len(s.outputs)
+    n = len(s.inputs)
 
-    def gradient(wanted: Wanted, arguments: Sequence[Any]) -> Sequence[Any]:
-        inputs, cotangents, rest = arguments[:n], arguments[n : n + outputs], arguments[n + outputs :]
-        _, indices, extents = separate(s, (*inputs, *rest))
-        counts = row_counts(s, inputs, indices)
+    def gradient(wanted: Wanted, loop: Loop, operands: Sequence[Any]) -> Sequence[Any]:
+        inputs, cotangents = operands[:n], operands[n:]
         further = torch.is_grad_enabled()
         with torch.enable_grad():
             variables = []
             for a, t in zip(s.inputs, inputs, strict=True):
                 if t is None:
-                    variables.append(inputs[0].new_zeros(shape_of(a, s, counts, extents)))
+                    variables.append(inputs[0].new_zeros(shape_of(a, s, loop)))
                 else:
                     # Aliases: an input may itself be computed from another, and only partial derivatives are wanted.
                     variables.append(t.view_as(t) if t.requires_grad else t.detach().requires_grad_())
-            result = function(*variables, *(meaning.Index(*index) for index in indices), *extents)
+            result = function(*variables, *(meaning.Index(*index) for index in loop.indices), *loop.extents)
             values = result if isinstance(result, tuple) else (result,)
-            given = [(v, g) for v, g in zip(values, cotangents, strict=True) if g is not None and v.requires_grad]
+            pairs = zip(values, cotangents, strict=True)
+            given = [(v, g) for v, g in pairs if g is not None and v.requires_grad]
             asked = [t for t, want in zip(variables, wanted, strict=True) if want]
             found = torch.autograd.grad(
                 [v for v, _ in given], asked, [g for _, g in given], create_graph=further, allow_unused=True

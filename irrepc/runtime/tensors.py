@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .operands import Signature, Wanted, row_counts, separate, shape_of
+from .operands import Loop, Signature, Wanted, shape_of
 
 
 class OnTensors:
@@ -24,16 +24,15 @@ class OnTensors:
     def __init__(self, module: ModuleType, name: str, s: Signature) -> None:
         self._module, self._function, self._signature = module, getattr(module, name), s
 
-    def __call__(self, wanted: Wanted, arguments: Sequence[Any]) -> Sequence[torch.Tensor | None]:
-        """Which outputs; operands, index tensors, extents -> the outputs, None where not wanted."""
-        s, first = self._signature, arguments[0]
-        operands, indices, extents = separate(s, arguments)
-        counts = row_counts(s, operands, indices)
+    def __call__(self, wanted: Wanted, loop: Loop, operands: Sequence[Any]) -> Sequence[torch.Tensor | None]:
+        """Which outputs; rows and channels; operands -> the outputs, None where not wanted."""
+        s, first = self._signature, operands[0]
+        if loop.made is None:
+            loop.made = [self._module.Index(*(t.contiguous() for t in index)) for index in loop.indices]
         given = [
-            first.new_zeros(shape_of(a, s, counts, extents)) if t is None else t.contiguous()
+            first.new_zeros(shape_of(a, s, loop)) if t is None else t.contiguous()
             for a, t in zip(s.inputs, operands, strict=True)
         ]
-        rows = [self._module.Index(*(t.contiguous() for t in index)) for index in indices]
-        result = self._function(*given, *rows, *extents, wanted=tuple(wanted))
+        result = self._function(*given, *loop.made, *loop.extents, wanted=tuple(wanted))
         outputs: Sequence[torch.Tensor | None] = result if isinstance(result, tuple) else (result,)
         return outputs

@@ -1,10 +1,8 @@
-"""The operator chain: torch's own checks, three derivatives, compile, export, threads, forks, bad operands."""
+"""The operator chain: torch's own checks, three derivatives, only what is asked for, compile, export, bad operands."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ import torch
 
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.graph import Index, index_of
-from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.runtime.arrays import OnArrays
 from irrepc.runtime.load import load
 from tests.kernels import RECIPES
@@ -133,7 +130,7 @@ def test_gradients_that_are_zero_are_not_computed(computed: list[str]) -> None:
     species = index_of(torch.tensor([0, 1, 0]), 2)
     o = kernel(x, c, species, 2)
     g = torch.randn_like(o).requires_grad_()
-    d_x, d_c = torch.autograd.grad(o, (x, c), g, create_graph=True)
+    _, d_c = torch.autograd.grad(o, (x, c), g, create_graph=True)
     computed.clear()
     again = torch.autograd.grad(d_c.sum(), (x, c, g), allow_unused=True, retain_graph=True)
     # d_c = Σ g · monomials(x) does not depend on c
@@ -242,41 +239,3 @@ def test_bad_operands_are_named() -> None:
             kernel(x, y.to("meta"), w, *indices, CHANNELS)
     with pytest.raises(ValueError, match="expected a CPU tensor for this backend; choose backend='torch'"):
         load(RECIPES["product"], "numba")(torch.zeros(1, 3, device="meta"), torch.zeros(1, 5, device="meta"), 1)
-
-
-def test_the_result_does_not_depend_on_threads() -> None:
-    generator = torch.Generator().manual_seed(0)
-    layer = Convolution("2x0e+2x1o", "1x0e+1x1o", backend="numba")
-    x, y, w = (torch.randn(*s, generator=generator, requires_grad=True) for s in ((50, 8), (999, 4), (999, 12)))
-    rows = [index_of(torch.randint(0, 50, (999,), generator=generator), 50) for _ in range(2)]
-    before = torch.get_num_threads()
-    results = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        o = layer(x, y, w, *rows)
-        results.append([o, *torch.autograd.grad((o**2).sum(), (x, y, w))])
-    torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-
-
-def test_several_python_threads_may_call_at_once() -> None:
-    layer = SphericalHarmonics(2, backend="numba")
-    r = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
-    expected = layer(r)
-    with ThreadPoolExecutor(4) as pool:
-        assert all(torch.equal(expected, y) for y in pool.map(layer, [r] * 32))
-
-
-def test_works_after_fork() -> None:
-    """A DataLoader's worker is a fork of a process that has already run kernels on several threads."""
-    layer = SphericalHarmonics(2, backend="numba")
-    r = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    expected = layer(r)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if torch.equal(layer(r), expected) else 1)
-    torch.set_num_threads(before)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
