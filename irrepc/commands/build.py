@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -23,8 +22,6 @@ from rich.table import Table
 
 from irrepc.errors import BackendError
 from irrepc.runtime.nvrtc import Compiled, CudaError, Defines, compile_source, find_nvrtc, write_cubin
-from irrepc.runtime.operands import derivative, signature, widths
-from irrepc.runtime.ops import SUFFIXES
 
 FOLDER = "cubin"
 MANIFEST = "manifest.json"
@@ -104,23 +101,12 @@ def cuda_modules(folder: Path) -> tuple[Path, ...]:
 
 
 def launched(file: Path, real: str, channels: Channels) -> Iterator[Wanted]:
-    """Every kernel that the functions of a module launch for a dtype and widths.
-
-    The module itself is asked: its functions run on operands of one row, and what they would launch is written down.
-    """
+    """Every kernel of a module for a dtype and widths, as the module itself compiles it."""
     module = _load(file)
-    with _recorded(module.nvrtc) as launches:
-        for name, spec in module.SPEC.items():
-            s = signature(spec)
-            extents = tuple(_extent(file, name, axis, channels) for axis in s.axes)
-            edge, start = torch.tensor([0]), torch.tensor([0, 1])
-            indices = [module.Index(edge, edge, start) for _ in s.indices]
-            for suffix in SUFFIXES:
-                rows = ((() if a.rows is None else (1,), widths(a, s.axes, extents)) for a in s.inputs)
-                operands = [torch.zeros(*row, width, dtype=getattr(torch, real)) for row, width in rows]
-                getattr(module, name + suffix)(*operands, *indices, *extents)
-                s = derivative(s)
-    return (Wanted(file, kernel, source, defines, module.nvrtc) for source, kernel, defines in launches)
+    for name, threads in module.KERNELS.items():
+        extents = {axis: _extent(file, name, axis, channels) for axis in threads.axes}
+        defines = module.defines(name, getattr(torch, real), **extents)
+        yield Wanted(file, name, module.source(), defines, module.nvrtc)
 
 
 def _extent(file: Path, name: str, axis: str, channels: Channels) -> int:
@@ -142,23 +128,6 @@ def _load(file: Path) -> ModuleType:
     sys.modules[name] = module
     specification.loader.exec_module(module)
     return module
-
-
-@contextmanager
-def _recorded(nvrtc: ModuleType) -> Iterator[list[tuple[str, str, Defines]]]:
-    """Let launches write down what they need, and start nothing."""
-    launches: list[tuple[str, str, Defines]] = []
-
-    def launcher(source: str, kernel: str, defines: Defines, device: int) -> Any:
-        launches.append((source, kernel, defines))
-        return lambda *_: None
-
-    before = nvrtc.launcher
-    vars(nvrtc)["launcher"] = launcher
-    try:
-        yield launches
-    finally:
-        vars(nvrtc)["launcher"] = before
 
 
 def _job(wanted: Wanted, arch: str) -> Job:

@@ -13,45 +13,46 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from irrepc.cli import main
-from irrepc.commands.build import build, launched
+from irrepc.commands.build import build
 from irrepc.errors import BackendError
 from irrepc.runtime import nvrtc
 
-MODULE = '''"""A kernel that scales a row."""
+MODULE = '''"A module in the form of an emitted one: what of it the command asks for."
 import importlib.util
+import sys
 from pathlib import Path
 from typing import NamedTuple
+
 import torch
 
-_spec = importlib.util.spec_from_file_location("sibling_nvrtc", Path(__file__).parent / "nvrtc.py")
-nvrtc = importlib.util.module_from_spec(_spec)
-import sys
-sys.modules["sibling_nvrtc"] = nvrtc
-_spec.loader.exec_module(nvrtc)
-SPEC = {"scale": ((("x", "row", None, ((2, ("u",)), (1, ()))),), (("o", "row", None, ((2, ("u",)),)),), (), ("u",))}
+specification = importlib.util.spec_from_file_location("sibling_nvrtc", Path(__file__).parent / "nvrtc.py")
+nvrtc = sys.modules["sibling_nvrtc"] = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(nvrtc)
 
 
-def scale(x, u, kernel="scale"):
-    real = {torch.float32: "float", torch.float64: "double"}[x.dtype]
-    source = Path(__file__).with_suffix(".cu").read_text()
-    out = torch.empty(x.shape[0], 2 * u, dtype=x.dtype, device=x.device)
-    nvrtc.launcher(source, kernel, (("REAL", real), ("U", str(u))), x.get_device())(1, 128, x, out)
-    return out
+class Threads(NamedTuple):
+    axes: tuple
 
 
-def scale_vjp(x, g_o, u):
-    assert g_o.shape == (x.shape[0], 2 * u)
-    return scale(x, u, "scale_vjp")
+KERNELS = {"scale": Threads(("u",)), "add": Threads(())}
 
 
-def scale_vjp_vjp(x, g_o, g_d_x, u):
-    assert g_d_x.shape == x.shape
-    return scale(x, u, "scale_vjp_vjp")
+def source():
+    return Path(__file__).with_suffix(".cu").read_text()
+
+
+def defines(name, real, **extents):
+    macros = (("REAL", {torch.float32: "float", torch.float64: "double"}[real]), (f"WITH_{name}", "1"))
+    return (*macros, *((axis.upper(), str(extents[axis])) for axis in KERNELS[name].axes))
 '''
-TEXT = "\n".join(
-    f'extern "C" __global__ void {name}(const REAL* x, REAL* o) {{ o[threadIdx.x] = U * x[threadIdx.x]; }}'
-    for name in ("scale", "scale_vjp", "scale_vjp_vjp")
-)
+TEXT = '''
+#ifdef WITH_scale
+extern "C" __global__ void scale(const REAL* x, REAL* o) { o[threadIdx.x] = U * x[threadIdx.x]; }
+#endif
+#ifdef WITH_add
+extern "C" __global__ void add(const REAL* x, REAL* o) { o[threadIdx.x] += x[threadIdx.x]; }
+#endif
+'''
 
 
 @pytest.fixture
@@ -70,25 +71,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return package
 
 
-def test_the_module_itself_says_what_it_launches(folder: Path) -> None:
-    found = list(launched(folder / "scale.py", "float32", {"u": 3}))
-    assert [w.kernel for w in found] == ["scale", "scale_vjp", "scale_vjp_vjp"]
-    assert all(w.defines == (("REAL", "float"), ("U", "3")) for w in found)
-    assert found[0].nvrtc.launcher.__module__ == "sibling_nvrtc", "the recording is over"
-
-
 def test_machine_code_and_manifest(folder: Path) -> None:
     count = build(folder.parent, ("80", "sm_90"), [{"u": 4}, {"*": 8}], ("float32", "float64"), Console(quiet=True))
-    assert count == 3 * 2 * 2 * 2
+    assert count == (2 + 1) * 2 * 2, "a kernel without channels is made once for each dtype and architecture"
     manifest = json.loads((folder / "cubin" / "manifest.json").read_text())
     assert manifest["nvrtc"] == nvrtc.find_nvrtc().version
     assert len(manifest["kernels"]) == count
     for entry in manifest["kernels"]:
         assert (folder / "cubin" / entry["file"]).read_bytes().startswith(b"\x7fELF")
+        assert entry["module"] == "scale.py"
         assert entry["spills"] == 0
         assert 0 < entry["registers"] < 32
-    assert {(e["arch"], e["defines"]["U"]) for e in manifest["kernels"]} == {
-        (arch, u) for arch in ("sm_80", "sm_90") for u in ("4", "8")
+    assert {(e["kernel"], e["arch"], e["defines"].get("U")) for e in manifest["kernels"]} == {
+        (kernel, arch, u)
+        for arch in ("sm_80", "sm_90")
+        for kernel, u in (("scale", "4"), ("scale", "8"), ("add", None))
     }
 
 
@@ -96,16 +93,15 @@ def test_the_module_finds_it_in_a_process_without_nvrtc(folder: Path) -> None:
     build(folder, ("90",), [{"u": 4}], ("float32",), Console(quiet=True))
     shutil.rmtree(folder.parents[1] / "cache")
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import scale\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); import scale, torch\n"
         "scale.nvrtc.nvrtc_places = lambda: ()\n"
-        "source = open(sys.argv[1] + '/scale.cu').read()\n"
-        "for u in ('4', '5'):\n"
-        "    defines = (('REAL', 'float'), ('U', u))\n"
-        "    try: print(sorted(scale.nvrtc.compile_source(source, defines, 'sm_90').resources))\n"
+        "for u in (4, 5):\n"
+        "    defines = scale.defines('scale', torch.float32, u=u)\n"
+        "    try: print(sorted(scale.nvrtc.compile_source(scale.source(), defines, 'sm_90').resources))\n"
         "    except scale.nvrtc.CudaError as error: print(str(error)[:5])\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["['scale', 'scale_vjp', 'scale_vjp_vjp']", "NVRTC"]
+    assert done.stdout.splitlines() == ["['scale']", "NVRTC"]
 
 
 def test_what_cannot_be_built_is_said(folder: Path, tmp_path: Path) -> None:
@@ -122,7 +118,7 @@ def test_the_command(folder: Path) -> None:
     run = CliRunner()
     done = run.invoke(main, ["build", str(folder), "--arch", "80", "--channels", "u=4", "--dtype", "float32"])
     assert done.exit_code == 0, done.output
-    assert "3 pieces of machine code" in done.output
+    assert "2 pieces of machine code" in done.output
     done = run.invoke(main, ["build", str(folder), "--channels", "u=none"])
     assert done.exit_code == 2
     assert 'expected "64", or "u=64,u1=32"' in done.output
