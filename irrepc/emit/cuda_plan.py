@@ -153,8 +153,9 @@ def _groups(kernel: Kernel, components: list[Ref], axes: dict[Ref, Axes], wanted
 
 
 def _pack(kind: str, kernel: Kernel, groups: tuple[Group, ...]) -> int:
-    """Four channels a thread where that costs few registers, else two; one where rows are not aligned."""
-    mixed = any(len(set(map(bool, o.components))) > 1 for o in (*kernel.inputs, *kernel.outputs))
-    if kind == "rows" or mixed:
+    """Four channels a thread where that costs few registers, else two; one where it takes all, or rows are unaligned."""
+    unaligned = any(len(set(map(bool, o.components))) > 1 for o in (*kernel.inputs, *kernel.outputs))
+    most = max(g.registers for g in groups)
+    if kind == "rows" or unaligned or most > 2 * WANTED[kind]:
         return 1
-    return 4 if 2 * max(g.registers for g in groups) <= WANTED[kind] else 2
+    return 4 if 2 * most <= WANTED[kind] else 2

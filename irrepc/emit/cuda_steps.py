@@ -11,8 +11,13 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 
+from irrepc.algebra.surd import ONE
 from irrepc.ir.block import Block, Stage, Statement
 from irrepc.ir.kernel import Axes, Kernel, Ref, Term
+
+
+SHORT = 4
+"""Parts of an output up to which they are written as one sum; a longer one is added up part by part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,8 @@ class Step:
     let    a register, defined once
     sum    what this lane's channels bring to a sum over channels, kept until the lanes are added up
     share  the same, added to the lane's share of an output
+    start  a register that the following steps add more to
+    more   added to such a register
     once   added to an output by the first lane alone: the same number in all lanes
     add    added to the accumulator of an output
     store  written to an output
@@ -65,7 +72,7 @@ def lay_out(block: Block) -> tuple[Nest, ...]:
 def registers(nests: tuple[Nest, ...], axes: dict[Ref, Axes], channel: int = 2, scalar: int = 1) -> int:
     """The most registers that values occupy at a time, at so many for each value with channels and without.
 
-    Accumulators of outputs live throughout; any other value from its definition to its last use.
+    Accumulators of outputs live throughout, any other value from its definition to its last use.
     """
     weight = {ref: channel if a else scalar for ref, a in axes.items()}
     lasting = {s.target for nest in nests for s in nest.steps if s.verb in ("add", "share", "once")}
@@ -73,16 +80,22 @@ def registers(nests: tuple[Nest, ...], axes: dict[Ref, Axes], channel: int = 2, 
     base = sum(weight[ref] for ref in lasting)
     peak = base
     for nest in nests:
-        last = {f: i for i, s in enumerate(nest.steps) for t in s.terms for f in t.factors}
-        ending: dict[int, list[Ref]] = {}
-        for ref, i in last.items():
-            ending.setdefault(i, []).append(ref)
+        uses: dict[Ref, list[int]] = {}
+        for i, s in enumerate(nest.steps):
+            for f in {f for t in s.terms for f in t.factors}:
+                uses.setdefault(f, []).append(i)
+        # What is read for one statement alone can be read term by term.
+        passing = {s.target for s in nest.steps if s.verb == "load" and len(uses[s.target]) == 1}
+        ending: dict[int, int] = {}
+        for ref, steps in uses.items():
+            if ref not in lasting and ref not in passing:
+                ending[steps[-1]] = ending.get(steps[-1], 0) + weight[ref]
         live = base
         for i, s in enumerate(nest.steps):
-            if s.verb in ("load", "let", "sum") and s.target not in lasting:
-                live += weight[s.target] if s.verb != "sum" else scalar
+            if s.verb in ("load", "let", "start", "sum") and s.target not in lasting and s.target not in passing:
+                live += weight[s.target]
                 peak = max(peak, live)
-            live -= sum(weight[ref] for ref in ending.get(i, ()) if ref not in lasting)
+            live -= ending.get(i, 0)
     return peak
 
 
@@ -157,10 +170,25 @@ class _Layout:
                 if f.operand in self.inputs:
                     steps.append(Step("load", f))
                 else:
-                    need(lets[f].terms)
-                    steps.append(Step("let", f, lets[f].terms))
+                    define("let", f, lets[f].terms)
+
+        def define(verb: str, target: Ref, terms: tuple[Term, ...]) -> None:
+            pieces = _pieces(Statement("add", target, terms), leaves)
+            if len(pieces) <= SHORT or verb == "sum" or not stage.axes:
+                need(terms)
+                steps.append(Step(verb, target, terms))
+                return
+            for i, piece in enumerate(_ordered(pieces, leaves)):
+                need(piece.terms)
+                steps.append(Step("more" if i else "start", target, piece.terms))
+            if verb == "store":
+                known.add(target)
+                steps.append(Step(verb, target, (Term(ONE, (target,)),)))
 
         for s in _joined(_ordered(roots, leaves)):
+            if s.verb == "store":
+                define(s.verb, s.target, s.terms)
+                continue
             need(s.terms)
             verb = s.verb
             if verb == "add" and not self.axes[s.target] and stage.axes:

@@ -6,6 +6,7 @@ both precisions and every width, and in the machine code all strides are constan
 
 from __future__ import annotations
 
+from irrepc.algebra.surd import ONE
 from irrepc.emit.cuda_plan import Group, Launch
 from irrepc.emit.cuda_steps import Nest, Step
 from irrepc.emit.printer import WIDTH, Constants, assignment, expression, variable
@@ -68,6 +69,7 @@ class _Writer:
         kernel = launch.kernel
         self.launch, self.kernel, self.kind = launch, kernel, launch.kind
         self.constants = Constants.of((kernel,))
+        self.constants.signed.setdefault(ONE, ("", 1))  # a register that is stored
         self.operands = kernel.operands
         self.axes = {Ref(o.name, i): a for o in self.operands.values() for i, a in enumerate(o.components)}
         self.starts = {o.name: offsets(o) for o in (*kernel.inputs, *kernel.outputs)}
@@ -91,7 +93,7 @@ class _Writer:
         else:
             lines.append(f"{_INDENT}switch (warp % {len(groups)}) {{")
             for number, group in enumerate(groups):
-                lines.append(f"{_INDENT}case {number}: {{  // {_names(group.outputs)}")
+                lines.append(f"{_INDENT}case {number}: {{  // {names(group.outputs)}")
                 lines += _indent(_indent([*self._group(group), "return;"]))
                 lines.append(f"{_INDENT}}}")
             lines.append(f"{_INDENT}}}")
@@ -198,7 +200,9 @@ class _Writer:
                 return _statement(f"const REAL {name}", "=", f"total({right})", note)
             case "share" if looped and any(self.vector in self.axes[f] for t in s.terms for f in t.factors):
                 return _statement(name, "+=", f"total({right})", note)
-            case "add" | "share":
+            case "start":
+                return _statement(f"{kind} {name}", "=", right, note)
+            case "add" | "share" | "more":
                 return _statement(name, "+=", right, note)
             case "once":
                 return _statement("if (lane == 0) " + name, "+=", right, note)
@@ -284,7 +288,8 @@ def _declare(kind: str, targets: list[Ref]) -> list[str]:
     return lines
 
 
-def _names(refs: tuple[Ref, ...]) -> str:
+def names(refs: tuple[Ref, ...]) -> str:
+    """For the reader: a few components, or the first and the last."""
     return f"{refs[0]} ... {refs[-1]}" if len(refs) > 3 else ", ".join(map(str, refs))
 
 

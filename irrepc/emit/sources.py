@@ -11,13 +11,16 @@ from irrepc.emit.templates import template_root
 SHAPING = ("algebra", "ir", "frontend", "emit")
 OPS = "runtime/ops.py"
 """The file that travels with every package: it stands alone and is copied as it is."""
+NVRTC = "runtime/nvrtc.py"
+"""The file that travels beside modules of the cuda backend, likewise."""
 
 
 @lru_cache(maxsize=1)
 def source_digest() -> str:
-    """Sixteen hexadecimal digits of four floors and the templates."""
+    """Sixteen hexadecimal digits of four floors, the templates and what lies beside every CUDA module."""
     package = _package()
     files = [f for floor in SHAPING for f in sorted((package / floor).glob("*.py"))]
+    files.append(package / NVRTC)
     files += sorted(template_root().rglob("*.jinja"))
     total = hashlib.sha256()
     for file in files:
@@ -29,6 +32,11 @@ def source_digest() -> str:
 def ops_text() -> str:
     """The source of the torch operators, read and not imported: this floor does not know torch."""
     return (_package() / OPS).read_text(encoding="utf-8")
+
+
+def nvrtc_text() -> str:
+    """The source of what compiles and launches CUDA text."""
+    return (_package() / NVRTC).read_text(encoding="utf-8")
 
 
 def _package() -> Path:
