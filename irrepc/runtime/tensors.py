@@ -18,13 +18,13 @@ class OnTensors:
     """One order as a function of tensors on the module's device, on torch's current stream there.
 
     The module's function takes contiguous operands, an Index for each index, extents, and `wanted`, a bool for each
-    output; it allocates what it returns, a tensor or a tuple of tensors, None where not wanted.
+    output; it allocates what it returns, a tensor or a tuple of tensors, and may return None where not wanted.
     """
 
     def __init__(self, module: ModuleType, name: str, s: Signature) -> None:
         self._module, self._function, self._signature = module, getattr(module, name), s
 
-    def __call__(self, wanted: Wanted, loop: Loop, operands: Sequence[Any]) -> Sequence[torch.Tensor | None]:
+    def __call__(self, wanted: Wanted, loop: Loop, operands: Sequence[Any]) -> list[torch.Tensor | None]:
         """Which outputs; rows and channels; operands -> the outputs, None where not wanted."""
         s, first = self._signature, operands[0]
         if loop.made is None:
@@ -34,5 +34,5 @@ class OnTensors:
             for a, t in zip(s.inputs, operands, strict=True)
         ]
         result = self._function(*given, *loop.made, *loop.extents, wanted=tuple(wanted))
-        outputs: Sequence[torch.Tensor | None] = result if isinstance(result, tuple) else (result,)
-        return outputs
+        outputs = result if isinstance(result, tuple) else (result,)
+        return [t if want else None for t, want in zip(outputs, wanted, strict=True)]
