@@ -10,7 +10,7 @@ import click
 from irrepc import __version__
 from irrepc.errors import IrrepcError
 
-BACKENDS = ("torch", "numba", "llvm")
+BACKENDS = ("torch", "numba", "llvm", "cuda")
 DEFAULT_LIMIT = 40_000
 
 

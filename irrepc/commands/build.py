@@ -163,6 +163,7 @@ def _show(jobs: Sequence[Job], made: Sequence[Compiled], folder: Path, console: 
     """A line for each module and architecture."""
     headings = ("module", "architecture", "kernels", "kB", "registers", "spilled bytes")
     table = Table(*headings, box=box.SIMPLE, pad_edge=False)
+    table.columns[0].no_wrap = True
     for column in table.columns[2:]:
         column.justify = "right"
     groups: dict[tuple[str, str], list[tuple[Job, Compiled]]] = {}
