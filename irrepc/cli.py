@@ -158,6 +158,7 @@ def check(folder: Path | None, compiled: bool) -> None:
 )
 @click.option("--compiled", is_flag=True, help="Also torch.compile: a minute more for each convolution.")
 @click.option("--memory", is_flag=True, help="Also the peak memory of the convolution.")
+@click.option("--as-shipped", is_flag=True, help="Leave the allocator alone; else it keeps freed memory, for all.")
 def bench(
     objects: tuple[str, ...],
     lmax: tuple[int, ...],
@@ -169,6 +170,7 @@ def bench(
     peers: Path | None,
     compiled: bool,
     memory: bool,
+    as_shipped: bool,
 ) -> None:
     """Time kernels, their VJP and its VJP, against the roofline and against peers."""
     from rich.console import Console
@@ -177,7 +179,7 @@ def bench(
     from irrepc.commands.bench import bench as run
 
     cores = threads or len(os.sched_getaffinity(0))
-    request = Request(objects, lmax, irreps, edges, channels, cores, repeats, peers, compiled, memory)
+    request = Request(objects, lmax, irreps, edges, channels, cores, repeats, peers, compiled, memory, as_shipped)
     run(request, Console())
 
 
