@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -169,18 +170,52 @@ def read_channels(text: str) -> dict[str, int]:
 
 
 @main.command()
-@click.option("--lmax", type=int, multiple=True, default=(2,), show_default=True, help="Degrees; may be repeated.")
-@click.option("--edges", type=click.IntRange(1), default=10_000, show_default=True)
-@click.option("--channels", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--object",
+    "objects",
+    multiple=True,
+    type=click.Choice(("harmonics", "rotations", "convolution", "contraction")),
+    default=("harmonics", "convolution"),
+    show_default=True,
+    help="What to time; may be repeated, as the next four.",
+)
+@click.option("--lmax", type=int, multiple=True, default=(2,), show_default=True, help="Degrees.")
+@click.option("--irreps", multiple=True, help='Features of the convolution, "128x0e+64x1o".  [--channels of each l]')
+@click.option("--edges", type=click.IntRange(1), multiple=True, default=(10_000,), show_default=True)
+@click.option("--channels", type=click.IntRange(1), multiple=True, default=(64,), show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="Threads of every contender.  [all cores]")
 @click.option("--repeats", type=click.IntRange(3), default=9, show_default=True, help="Rounds; medians are shown.")
-def bench(lmax: tuple[int, ...], edges: int, channels: int, threads: int | None, repeats: int) -> None:
-    """Time harmonics and convolution, their VJP and its VJP, against the roofline and the installed peers."""
+@click.option(
+    "--peers",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="IRREPC_PEERS",
+    help="Python of an environment with cuequivariance-torch and mace-torch.  [$IRREPC_PEERS]",
+)
+@click.option("--compiled", is_flag=True, help="Also torch.compile: a minute more for each convolution.")
+@click.option("--memory", is_flag=True, help="Also the peak memory of the convolution.")
+@click.option("--as-shipped", is_flag=True, help="Leave the allocator alone; else it keeps freed memory, for all.")
+def bench(
+    objects: tuple[str, ...],
+    lmax: tuple[int, ...],
+    irreps: tuple[str, ...],
+    edges: tuple[int, ...],
+    channels: tuple[int, ...],
+    threads: int | None,
+    repeats: int,
+    peers: Path | None,
+    compiled: bool,
+    memory: bool,
+    as_shipped: bool,
+) -> None:
+    """Time kernels, their VJP and its VJP, against the roofline and against peers."""
     from rich.console import Console
 
+    from irrepc.commands.bench import Request
     from irrepc.commands.bench import bench as run
 
-    run(lmax, edges, channels, threads, repeats, Console())
+    cores = threads or len(os.sched_getaffinity(0))
+    request = Request(objects, lmax, irreps, edges, channels, cores, repeats, peers, compiled, memory, as_shipped)
+    run(request, Console())
 
 
 @main.command()

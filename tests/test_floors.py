@@ -28,7 +28,7 @@ class Floor(NamedTuple):
 
 ARRAYS = ("numpy", "torch")
 # timed beside our kernels, where they are installed
-PEERS = ("e3nn", "sphericart", "openequivariance", "cuequivariance", "cuequivariance_torch")
+PEERS = ("e3nn", "sphericart", "openequivariance", "cuequivariance", "cuequivariance_torch", "mace")
 FLOORS = {
     "errors": Floor(0, ()),
     "algebra": Floor(1, ()),

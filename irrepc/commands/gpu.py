@@ -12,9 +12,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from irrepc.commands.bench import compare_results, results
-from irrepc.commands.bench_peers import Contender
-from irrepc.commands.gpu_cases import Case, contraction_case, convolution_case, harmonics_case
+from irrepc.commands.bench_timing import Contender, check_equal
+from irrepc.commands.gpu_cases import Contest, contraction_contest, convolution_contest, harmonics_contest
 from irrepc.commands.gpu_ceilings import Ceilings, measure_ceilings
 from irrepc.commands.gpu_clock import Timing, Work, copies, time_work
 from irrepc.commands.gpu_report import Measured, Row, heading, table
@@ -49,8 +48,8 @@ def gpu(
     ceilings = measure_ceilings(device, repeats)
     lines = [*heading(ceilings, nvrtc.version), ""]
     console.print("\n".join(lines), markup=False, highlight=False)
-    for case in cases(degrees, channels, sizes, ceilings, device):
-        measured = [*table(measure(case, repeats, time_work, copies)), ""]
+    for contest in contests(degrees, channels, sizes, ceilings, device):
+        measured = [*table(measure(contest, repeats, time_work, copies)), ""]
         console.print("\n".join(measured), markup=False, highlight=False)
         lines += measured
         torch.cuda.empty_cache()
@@ -99,39 +98,37 @@ def _run(name: str, command: Sequence[str], root: Path, console: Console) -> Non
     console.print(f"{name}: {summary}", highlight=False)
 
 
-def cases(
+def contests(
     degrees: Sequence[int],
     channels: Sequence[int],
     sizes: Sequence[tuple[int, int]],
     ceilings: Ceilings,
     device: torch.device,
-) -> Iterator[Case]:
+) -> Iterator[Contest]:
     """What is timed; each is made when it is its turn, since some take most of the memory."""
     for nodes, edges in sizes:
         for lmax in degrees:
             for count in channels:
-                yield convolution_case(lmax, count, nodes, edges, ceilings, device)
+                yield convolution_contest(lmax, count, nodes, edges, ceilings, device)
     nodes, edges = sizes[0]
     for lmax in degrees:
-        yield harmonics_case(lmax, edges, ceilings, device)
+        yield harmonics_contest(lmax, edges, ceilings, device)
     for lmax in degrees:
-        yield contraction_case(lmax, 3, channels[-1], nodes, ceilings, device)
+        yield contraction_contest(lmax, 3, channels[-1], nodes, ceilings, device)
 
 
 def measure(
-    case: Case, repeats: int, timer: Timer, copied: Callable[[tuple[Tensor, ...]], list[tuple[Tensor, ...]]]
+    contest: Contest, repeats: int, timer: Timer, copied: Callable[[tuple[Tensor, ...]], list[tuple[Tensor, ...]]]
 ) -> Measured:
     """Compare all contenders on the small problem, then time every phase of the large one.
 
     timer   how a list of calls is timed;  copied  the inputs -> copies that are cycled through
     """
-    reference = results(case.checked[0], 1)
-    for contender in case.checked[1:]:
-        compare_results(case.title, case.checked[0], reference, contender)
+    check_equal(contest.title, list(contest.checked))
     rows = []
-    for phase, name in enumerate(case.phases):
+    for phase, name in enumerate(contest.phases):
         timings: list[Timing | str] = []
-        for contender in case.contenders:
+        for contender in contest.contenders:
             if contender.orders <= phase:
                 timings.append("no such derivative")
                 continue
@@ -145,8 +142,8 @@ def measure(
                 if not contender.is_peer:
                     raise
                 timings.append(str(error).splitlines()[0])
-        rows.append(Row(name, case.floors[phase], case.cached[phase], case.targets[phase], tuple(timings)))
-    return Measured(case.title, tuple(c.name for c in case.contenders), tuple(rows))
+        rows.append(Row(name, contest.floors[phase], contest.cached[phase], contest.targets[phase], tuple(timings)))
+    return Measured(contest.title, tuple(c.name for c in contest.contenders), tuple(rows))
 
 
 def phase_work(contender: Contender, phase: int, inputs: tuple[Tensor, ...]) -> Work:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.algebra.recipe import ContractionRecipe, HarmonicsRecipe, ProductRecipe, Recipe, labels, uvu_paths
-from irrepc.commands.bench import Machine, floor_seconds
-from irrepc.commands.bench_peers import Contender, harmonics_peers
+from irrepc.commands.bench_cases import Case, Graph
+from irrepc.commands.bench_peers import convolution_peers, harmonics_peers
+from irrepc.commands.bench_timing import Contender, Machine, floor_seconds
 from irrepc.commands.gpu_ceilings import Ceilings
-from irrepc.commands.gpu_peers import gpu_peers
+from irrepc.commands.gpu_peers import cu_equivariance, open_equivariance, sides
 from irrepc.errors import InputError
 from irrepc.frontend.derive import derive
 from irrepc.nn.graph import Index, index_of
@@ -33,7 +34,7 @@ TARGET_SIZE = (10_000, 500_000, 128)
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Contest:
     """One thing to time by every contender, ours first.
 
     checked  the same contenders on a small problem, where they are compared
@@ -51,14 +52,14 @@ class Case:
     targets: tuple[float, ...]
 
 
-def convolution_case(
+def convolution_contest(
     lmax: int, channels: int, nodes: int, edges: int, ceilings: Ceilings, device: torch.device
-) -> Case:
+) -> Contest:
     """Natural-parity features and messages to lmax, a weight for each edge, path and channel, float32."""
     recipe = convolution_recipe(lmax)
-    floors = floor_seconds(recipe, edges, nodes, channels, Machine(ceilings.copied, ceilings.flops))
+    floors = floor_seconds(recipe, edges, nodes, {"u": channels}, Machine(ceilings.copied, ceilings.flops))
     sized = (nodes, edges, channels) == TARGET_SIZE
-    return Case(
+    return Contest(
         f"convolution, lmax {lmax}, C = {channels}, {nodes:,} nodes, {edges:,} edges",
         PHASES,
         tuple(convolutions(recipe, lmax, channels, *CHECKED, device)),
@@ -69,17 +70,18 @@ def convolution_case(
     )
 
 
-def harmonics_case(lmax: int, rows: int, ceilings: Ceilings, device: torch.device) -> Case:
+def harmonics_contest(lmax: int, rows: int, ceilings: Ceilings, device: torch.device) -> Contest:
     """Harmonics of `rows` unit vectors, float32."""
     recipe = HarmonicsRecipe(lmax)
-    floors = floor_seconds(recipe, rows, 0, 1, Machine(ceilings.copied, ceilings.flops))
+    floors = floor_seconds(recipe, rows, 0, {}, Machine(ceilings.copied, ceilings.flops))
 
     def contenders(count: int) -> Iterator[Contender]:
         r = torch.nn.functional.normalize(_normal((count, 3), lmax, device), dim=1)
-        yield from ours(recipe, (r,), (), ())
-        yield from harmonics_peers(lmax, r)
+        case = Case("", recipe, (r,), count, 0, {}, kernel_of(recipe, (), ()))
+        yield from ours(case)
+        yield from harmonics_peers(lmax, case)
 
-    return Case(
+    return Contest(
         f"harmonics to degree {lmax}, {rows:,} vectors",
         PHASES,
         tuple(contenders(CHECKED[1])),
@@ -90,21 +92,21 @@ def harmonics_case(lmax: int, rows: int, ceilings: Ceilings, device: torch.devic
     )
 
 
-def contraction_case(
+def contraction_contest(
     lmax: int, correlation: int, channels: int, rows: int, ceilings: Ceilings, device: torch.device
-) -> Case:
+) -> Contest:
     """The symmetric contraction of MACE to scalars and vectors, float32; no peer has the same basis of couplings."""
     recipe = ContractionRecipe(lmax, (0, 1), correlation)
-    floors = floor_seconds(recipe, rows, SPECIES, channels, Machine(ceilings.copied, ceilings.flops))
+    floors = floor_seconds(recipe, rows, SPECIES, {"u": channels}, Machine(ceilings.copied, ceilings.flops))
     features, coefficients = (o.size for o in derive(recipe).inputs)
 
     def contenders(count: int) -> Iterator[Contender]:
         x = _normal((count, features * channels), 0, device)
         w = _normal((SPECIES, coefficients * channels), 1, device)
         species = index_of(torch.arange(count) % SPECIES, SPECIES).to(device)
-        yield from ours(recipe, (x, w), (species,), (channels,))
+        yield from ours(Case("", recipe, (x, w), count, SPECIES, {}, kernel_of(recipe, (species,), (channels,))))
 
-    return Case(
+    return Contest(
         f"symmetric contraction, lmax {lmax}, correlation {correlation}, C = {channels}, {rows:,} nodes",
         PHASES,
         tuple(contenders(CHECKED[0])),
@@ -142,8 +144,12 @@ def convolutions(
     inputs = tuple(_normal(shape, seed, device) for seed, shape in enumerate(shapes))
     generator = torch.Generator().manual_seed(lmax)
     senders, receivers = (index_of(rows, nodes).to(device) for rows in symmetric_edges(nodes, edges, generator))
-    yield from ours(recipe, inputs, (senders, receivers), (channels,))
-    yield from gpu_peers(recipe, inputs, senders, receivers, channels)
+    case = Case("", recipe, inputs, edges, nodes, {}, kernel_of(recipe, (senders, receivers), (channels,)))
+    yield from ours(case)
+    features = str(sides(recipe, channels)[0])
+    yield from convolution_peers(features, lmax, case, Graph(nodes, senders.values, receivers.values), compiled=False)
+    yield from open_equivariance(recipe, inputs, senders, receivers, channels)
+    yield from cu_equivariance(recipe, inputs, senders, receivers, channels)
 
 
 def symmetric_edges(nodes: int, edges: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -162,18 +168,20 @@ def symmetric_edges(nodes: int, edges: int, generator: torch.Generator) -> tuple
     return both % nodes, both // nodes
 
 
-def ours(
-    recipe: Recipe, inputs: tuple[Tensor, ...], indices: tuple[Index, ...], extents: tuple[int, ...]
-) -> Iterator[Contender]:
+def kernel_of(recipe: Recipe, indices: tuple[Index, ...], extents: tuple[int, ...]) -> Callable[[str], Function]:
+    """The function of the operands alone, for each backend."""
+
+    def of(backend: str) -> Function:
+        kernel = load(recipe, backend)
+        return lambda *tensors: kernel(*tensors, *indices, *extents)
+
+    return of
+
+
+def ours(case: Case) -> Iterator[Contender]:
     """Our kernels: CUDA, then the torch text."""
     for backend in BACKENDS:
-        kernel = load(recipe, backend)
-
-        def run(*tensors: Tensor, kernel: Function = kernel) -> Tensor:
-            value: Tensor = kernel(*tensors, *indices, *extents)
-            return value
-
-        yield Contender(f"irrepc {backend}", run, inputs, len(PHASES))
+        yield Contender(f"irrepc {backend}", case.ours(backend), case.inputs, len(PHASES))
 
 
 def _normal(shape: tuple[int, ...], seed: int, device: torch.device) -> Tensor:

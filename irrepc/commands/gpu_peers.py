@@ -1,4 +1,4 @@
-"""Peers on a GPU: the same convolution by e3nn, OpenEquivariance and cuEquivariance, where they are installed."""
+"""Peers on a GPU: the same convolution by OpenEquivariance and cuEquivariance, where they are installed."""
 
 from __future__ import annotations
 
@@ -12,22 +12,10 @@ from torch import Tensor
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.algebra.recipe import ProductRecipe
-from irrepc.commands.bench_peers import Contender, convolution_peers
+from irrepc.commands.bench_timing import Contender
 from irrepc.errors import KernelError
 from irrepc.frontend.clebsch_gordan import clebsch_gordan
 from irrepc.nn.graph import Index
-
-
-def gpu_peers(
-    recipe: ProductRecipe, inputs: tuple[Tensor, ...], senders: Index, receivers: Index, channels: int
-) -> list[Contender]:
-    """Every installed peer on the operands of our kernel: x, y, w, and edges sorted by receiver, then sender."""
-    nodes = inputs[0].shape[0]
-    return [
-        *convolution_peers(recipe, inputs, senders.values, receivers.values, nodes, channels),
-        *open_equivariance(recipe, inputs, senders, receivers, channels),
-        *cu_equivariance(recipe, inputs, senders, receivers, channels),
-    ]
 
 
 def open_equivariance(

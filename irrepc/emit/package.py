@@ -97,7 +97,8 @@ def _package_init(planned: Plan) -> str:
     if planned.tables:
         contents.append(("clebsch_gordan.py", TABLE_TITLE))
     if has_layers(planned):
-        contents += [("layers.py", "The kernels as torch modules"), (", ".join(TRAVELLING), "The kernels as torch operators")]
+        contents.append(("layers.py", "The kernels as torch modules"))
+        contents.append((", ".join(TRAVELLING), "The kernels as torch operators"))
     return _from_template(
         "package/init.py.jinja",
         planned,

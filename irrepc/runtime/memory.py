@@ -14,8 +14,8 @@ TOP_PAD = 2**26
 def keep_freed_memory() -> bool:
     """Keep freed memory in the process, for good; return whether that could be done.
 
-    By default glibc maps every array above some megabytes anew and gives it back when it is freed: each call then pays a
-    page fault for every 4 KiB that it writes.  Meant for programs that compute the same shapes again and again, such as
+    By default glibc maps every array above 32 MiB anew and gives it back when it is freed: each call then pays a page
+    fault for every 4 KiB that it writes.  Meant for programs that compute the same shapes again and again, such as
     training and dynamics; the process keeps its largest size.  Elsewhere than on glibc nothing happens: False.
     """
     if platform.libc_ver()[0] != "glibc":

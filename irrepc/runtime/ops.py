@@ -275,8 +275,8 @@ def _gradients(
 
 def _nonzero(link: _Link, wanted: Wanted, operands: Sequence[Any]) -> Wanted:
     """Without the outputs that are zero, because all cotangents that they depend on are absent."""
-    first = len(operands) - link.signature.cotangents
-    present = [t is not None for t in operands[first:]]
+    count = link.signature.cotangents
+    present = [t is not None for t in operands[len(operands) - count :]] if count else ()
     if False not in present:
         return wanted
     return [w and any([present[i] for i in numbers]) for w, numbers in zip(wanted, link.cotangents, strict=True)]

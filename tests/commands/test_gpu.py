@@ -13,8 +13,7 @@ from torch import Tensor
 
 from irrepc.algebra.recipe import Recipe
 from irrepc.commands import gpu, gpu_cases
-from irrepc.commands.bench import Machine, compare_results, floor_seconds, results
-from irrepc.commands.bench_peers import Contender
+from irrepc.commands.bench_timing import Contender, Machine, check_equal, floor_seconds
 from irrepc.commands.gpu_cases import convolution_recipe, symmetric_edges
 from irrepc.commands.gpu_ceilings import SOURCE, Ceilings
 from irrepc.commands.gpu_clock import Timing, Work
@@ -42,7 +41,7 @@ def test_floors_are_those_worked_out_by_hand(
     """500,000 edges, 10,000 nodes, C = 128: bytes counted by hand, at 4.3 TB/s and 5.5 TB/s through the cache."""
     recipe = convolution_recipe(lmax)
     assert len(recipe.paths) == paths
-    floors = floor_seconds(recipe, 500_000, 10_000, 128, Machine(CEILINGS.copied, CEILINGS.flops))
+    floors = floor_seconds(recipe, 500_000, 10_000, {"u": 128}, Machine(CEILINGS.copied, CEILINGS.flops))
     assert 1e3 * floors[0] == pytest.approx(forward, rel=0.02)
     assert 1e3 * floors[1] == pytest.approx(forces, rel=0.02)
     # by hand the outputs were counted, too
@@ -72,7 +71,7 @@ def test_cu_equivariance_computes_the_same_on_our_tensors(lmax: int) -> None:
     kernel = load(recipe, "torch")
     ours = Contender("ours", lambda *t: kernel(*t, senders, receivers, channels), inputs, 3)
     (peer,) = cu_equivariance(recipe, inputs, senders, receivers, channels, "naive")
-    compare_results("convolution", ours, results(ours, 1), peer)
+    check_equal("convolution", [ours, peer])
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
@@ -108,15 +107,15 @@ def once(tensors: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
     return [tensors]
 
 
-Make = Callable[[], gpu_cases.Case]
+Make = Callable[[], gpu_cases.Contest]
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: gpu_cases.convolution_case(1, 2, 10, 40, CEILINGS, CPU),
-        lambda: gpu_cases.harmonics_case(2, 30, CEILINGS, CPU),
-        lambda: gpu_cases.contraction_case(1, 2, 2, 30, CEILINGS, CPU),
+        lambda: gpu_cases.convolution_contest(1, 2, 10, 40, CEILINGS, CPU),
+        lambda: gpu_cases.harmonics_contest(2, 30, CEILINGS, CPU),
+        lambda: gpu_cases.contraction_contest(1, 2, 2, 30, CEILINGS, CPU),
     ],
     ids=["convolution", "harmonics", "contraction"],
 )
@@ -135,7 +134,7 @@ def test_every_phase_of_a_case_runs_and_stands_in_the_table(make: Make, monkeypa
 
 def test_a_contender_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     on_cpu(monkeypatch)
-    case = gpu_cases.harmonics_case(2, 30, CEILINGS, CPU)
+    case = gpu_cases.harmonics_contest(2, 30, CEILINGS, CPU)
     ours = case.checked[0]
     wrong = Contender("wrong", lambda r: 1.001 * ours.run(r), ours.inputs, 3)
     object.__setattr__(case, "checked", (ours, wrong))
