@@ -8,7 +8,7 @@ STAMP := $(VENV)/installed
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint generated wheel bench sizes clean
+.PHONY: help venv demo test check lint generated wheel bench gpu sizes clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -36,6 +36,9 @@ wheel: $(STAMP) ## build the source archive, and from it the wheel, into dist/
 
 bench: $(STAMP) ## time the kernels against the roofline and the installed peers
 	@$(BIN)/irrepc bench
+
+gpu: $(STAMP) ## on a computer with an NVIDIA GPU: check the CUDA kernels, time them and the installed peers
+	@$(BIN)/python benchmarks/gpu.py --write
 
 sizes: ## lines per file and per floor
 	@find irrepc templates tests examples \( -name '*.py' -o -name '*.jinja' \) | sort | xargs wc -l | awk \

@@ -11,7 +11,7 @@ import click
 from irrepc import __version__
 from irrepc.errors import IrrepcError
 
-BACKENDS = ("torch", "numba", "llvm")
+BACKENDS = ("torch", "numba", "llvm", "cuda")
 DEFAULT_LIMIT = 40_000
 
 
@@ -47,7 +47,7 @@ def main() -> None:
 @main.command()
 @click.option("--lmax", type=int, help="Largest degree of harmonics, couplings and rotations.")
 @click.option("--irreps", help='Features of the convolution, "16x0e+8x1o"; only equal multiplicities are told apart.')
-@click.option("--backend", "backends", multiple=True, help="torch, numba, llvm; several may follow.  [torch numba]")
+@click.option("--backend", "backends", multiple=True, help="torch, numba, llvm, cuda; several may follow.  [torch numba]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder that gets lmax<L>/.  [here]")
 @click.option(
     "--limit",
@@ -120,7 +120,7 @@ def list_() -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
-@click.option("--compiled", is_flag=True, help="Run numba and llvm modules compiled: slow the first time.")
+@click.option("--compiled", is_flag=True, help="Run numba, llvm and (on a GPU) cuda modules compiled: slow the first time.")
 def check(folder: Path | None, compiled: bool) -> None:
     """Make the packages in FOLDER (default: the shelf) again and compare; then test the emitted code itself.
 
@@ -132,6 +132,41 @@ def check(folder: Path | None, compiled: bool) -> None:
 
     if not run(folder, compiled, Console()):
         raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--arch", default="80,90,100", show_default=True, help="Architectures: 80 A100, 90 H100, 100 B200, ...")
+@click.option(
+    "--channels",
+    multiple=True,
+    default=("64",),
+    show_default=True,
+    help='Widths: "64" for all channel axes, or "u=64,u1=32"; may be repeated.',
+)
+@click.option("--dtype", type=click.Choice(("float32", "float64")), multiple=True, help="May be repeated.  [both]")
+def build(folder: Path, arch: str, channels: tuple[str, ...], dtype: tuple[str, ...]) -> None:
+    """Compile the CUDA kernels of the package in FOLDER ahead, for computers without NVRTC.
+
+    No GPU is needed.  Only kernels for these numbers of channels are made; others need NVRTC when they are used.
+    """
+    from rich.console import Console
+
+    from irrepc.commands.build import REALS
+    from irrepc.commands.build import build as run
+
+    run(folder, arch.split(","), [read_channels(text) for text in channels], dtype or REALS, Console())
+
+
+def read_channels(text: str) -> dict[str, int]:
+    """Read "64" or "u=64,u1=32" as {axis: extent}, "*" for all axes."""
+    found = {}
+    for word in text.split(","):
+        axis, _, number = word.rpartition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise click.BadParameter(f'got {text!r}; expected "64", or "u=64,u1=32"', param_hint="--channels")
+        found[axis.strip() or "*"] = int(number)
+    return found
 
 
 @main.command()
@@ -158,6 +193,7 @@ def check(folder: Path | None, compiled: bool) -> None:
 )
 @click.option("--compiled", is_flag=True, help="Also torch.compile: a minute more for each convolution.")
 @click.option("--memory", is_flag=True, help="Also the peak memory of the convolution.")
+@click.option("--as-shipped", is_flag=True, help="Leave the allocator alone; else it keeps freed memory, for all.")
 def bench(
     objects: tuple[str, ...],
     lmax: tuple[int, ...],
@@ -169,6 +205,7 @@ def bench(
     peers: Path | None,
     compiled: bool,
     memory: bool,
+    as_shipped: bool,
 ) -> None:
     """Time kernels, their VJP and its VJP, against the roofline and against peers."""
     from rich.console import Console
@@ -177,7 +214,7 @@ def bench(
     from irrepc.commands.bench import bench as run
 
     cores = threads or len(os.sched_getaffinity(0))
-    request = Request(objects, lmax, irreps, edges, channels, cores, repeats, peers, compiled, memory)
+    request = Request(objects, lmax, irreps, edges, channels, cores, repeats, peers, compiled, memory, as_shipped)
     run(request, Console())
 
 

@@ -50,7 +50,7 @@ def fresh(*arguments: str) -> tuple[str, set[str]]:
 
 
 def test_the_verbs_are_those_of_the_design() -> None:
-    assert list(cli.main.commands) == ["generate", "show", "list", "check", "bench", "demo"]
+    assert list(cli.main.commands) == ["generate", "show", "list", "check", "build", "bench", "demo"]
 
 
 def test_what_the_command_line_repeats_is_true() -> None:
@@ -196,6 +196,7 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], says: str, tmp_path: 
         (("1o x 1o -> 1e", "--as", "torch"), "def tensor_product_vjp_vjp("),
         (("1o x 1o -> 1e", "--as", "numba", "--order", "1"), "def _tensor_product_vjp_d_x_d_y("),
         (("1o x 1o -> 1e", "--as", "llvm", "--order", "0"), "define void @_tensor_product_o("),
+        (("1o x 1o -> 1e", "--as", "cuda", "--order", "0"), "__global__ void __launch_bounds__(THREADS) tensor_product_o("),
     ],
 )
 def test_show(arguments: tuple[str, ...], says: str) -> None:

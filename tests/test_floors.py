@@ -27,7 +27,8 @@ class Floor(NamedTuple):
 
 
 ARRAYS = ("numpy", "torch")
-PEERS = ("e3nn", "sphericart", "cuequivariance", "cuequivariance_torch", "mace")
+# timed beside our kernels, where they are installed
+PEERS = ("e3nn", "sphericart", "openequivariance", "cuequivariance", "cuequivariance_torch", "mace")
 FLOORS = {
     "errors": Floor(0, ()),
     "algebra": Floor(1, ()),
@@ -49,7 +50,13 @@ WANTED = ("algebra", "ir", "frontend", "emit", "runtime", "nn", "models", "inter
 # imported only inside the functions that show formulas, so that nothing else pays for it
 LAZY = ("sympy",)
 # copied into emitted packages: they import each other and nothing else of irrepc
-TRAVELLING = ("runtime/ops.py", "runtime/arrays.py", "runtime/operands.py")
+TRAVELLING = (
+    "runtime/ops.py",
+    "runtime/arrays.py",
+    "runtime/operands.py",
+    "runtime/tensors.py",
+    "runtime/nvrtc.py",
+)
 # an emitted file stands alone: these and the standard library
 EMITTED = ("torch", "numpy", "numba", "llvmlite")
 

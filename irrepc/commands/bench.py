@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from irrepc.commands.bench_cases import contraction_case, convolution_case, harmonics_case, rotations_case
-from irrepc.commands.bench_foreign import ForeignPeer, contraction_peer, convolution_peer
+from irrepc.commands.bench_cases import (
+    BACKENDS,
+    contraction_case,
+    convolution_case,
+    harmonics_case,
+    rotations_case,
+)
+from irrepc.commands.bench_foreign import Environment, ForeignPeer, contraction_peer, convolution_peer
 from irrepc.commands.bench_memory import peak_memory
 from irrepc.commands.bench_peers import convolution_peers, harmonics_peers, rotations_peers
 from irrepc.commands.bench_timing import (
@@ -26,23 +31,23 @@ from irrepc.commands.bench_timing import (
     median,
     time_phase,
 )
-from irrepc.emit.module import BACKENDS
 from irrepc.emit.report import NEIGHBOURS
+from irrepc.runtime.memory import keep_freed_memory
 
 OBJECTS = ("harmonics", "rotations", "convolution", "contraction")
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "30000000000", "MALLOC_TOP_PAD_": "268435456"}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to time.
 
-    objects   of OBJECTS
-    degrees   lmax of each
-    irreps    features of the convolution; () for `channels` channels of every degree up to lmax
-    peers     the Python of another environment, with cuequivariance-torch and mace-torch; None without
-    compiled  also torch.compile, slow to compile
-    memory    also the peak memory of the convolution, each contender in a process of its own
+    objects     of OBJECTS
+    degrees     lmax of each
+    irreps      features of the convolution; () for `channels` channels of every degree up to lmax
+    peers       the Python of another environment, with cuequivariance-torch and mace-torch; None without
+    compiled    also torch.compile, slow to compile
+    memory      also the peak memory of the convolution, each contender in a process of its own
+    as_shipped  leave the allocator alone, else it keeps freed memory, here and for all peers
     """
 
     objects: tuple[str, ...]
@@ -55,6 +60,7 @@ class Request:
     peers: Path | None
     compiled: bool
     memory: bool
+    as_shipped: bool
 
 
 def bench(request: Request, console: Console) -> None:
@@ -69,9 +75,9 @@ def bench(request: Request, console: Console) -> None:
         f"{machine.flops / 1e9:.0f} Gflop/s",
         highlight=False,
     )
-    if any(name not in os.environ for name in ALLOCATOR):
-        tuned = " ".join(f"{name}={value}" for name, value in ALLOCATOR.items())
-        console.out(f"peers gain up to 1.9x from an allocator that keeps freed memory: {tuned}", highlight=False)
+    kept = not request.as_shipped and keep_freed_memory()
+    allocator = "freed memory is kept, which makes peers up to 1.9x faster" if kept else "the allocator is as shipped"
+    console.out(f"{allocator}; medians of alternated rounds, and the least", highlight=False)
     for edges in request.edges:
         for lmax in request.degrees:
             for what in request.objects:
@@ -95,8 +101,8 @@ def _convolution(request: Request, lmax: int, edges: int, machine: Machine, cons
     for irreps in request.irreps or tuple(uniform):
         case, graph = convolution_case(irreps, lmax, edges)
         peers: list[Contends] = [*convolution_peers(irreps, lmax, case, graph, compiled=request.compiled)]
-        if request.peers is not None:
-            peers.append(convolution_peer(request.peers, irreps, lmax, case, graph))
+        if request.peers:
+            peers.append(convolution_peer(Environment(request.peers, request.as_shipped), irreps, lmax, case, graph))
         floors = floor_seconds(case.recipe, case.rows, case.nodes, case.extents, machine)
         compete(case.title, [*case.contenders(), *peers], floors, request.repeats, console)
         _close(peers)
@@ -113,8 +119,8 @@ def _contraction(request: Request, lmax: int, edges: int, machine: Machine, cons
         rows = max(1, edges // NEIGHBOURS)
         case, layers, species = contraction_case(lmax, min(1, lmax), channels, rows)
         peers: list[Contends] = []
-        if request.peers is not None:
-            peers.append(contraction_peer(request.peers, layers, species, case))
+        if request.peers:
+            peers.append(contraction_peer(Environment(request.peers, request.as_shipped), layers, species, case))
         floors = floor_seconds(case.recipe, case.rows, case.nodes, case.extents, machine)
         compete(case.title, [*case.contenders(), *peers], floors, request.repeats, console)
         _close(peers)

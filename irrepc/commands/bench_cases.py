@@ -11,7 +11,7 @@ from torch import Tensor
 from irrepc.algebra.irreps import Irreps
 from irrepc.algebra.recipe import HarmonicsRecipe, ProductRecipe, Recipe, WignerRecipe
 from irrepc.commands.bench_timing import Contender
-from irrepc.emit.module import BACKENDS
+from irrepc.emit.module import BACKENDS as ALL
 from irrepc.emit.plan import plan
 from irrepc.emit.report import NEIGHBOURS
 from irrepc.errors import InputError
@@ -20,6 +20,8 @@ from irrepc.nn.graph import index_of
 from irrepc.nn.rotations import random_quaternions
 from irrepc.runtime.load import load
 
+BACKENDS = tuple(b for b in ALL if b != "cuda")
+"""Those that run on a CPU; benchmarks/gpu.py times the other one."""
 SPECIES = 4
 Layers = dict[str, SymmetricContraction]
 

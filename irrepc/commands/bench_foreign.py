@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,17 @@ from irrepc.commands.bench_timing import TOLERANCE
 from irrepc.errors import InputError
 from irrepc.nn.contraction import collapsed
 
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "30000000000", "MALLOC_TOP_PAD_": "268435456"}
+"""What keep_freed_memory does, for a process that is to be started."""
 SCRIPT = Path(__file__).with_name("bench_script.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Another environment: its Python, and whether its allocator stays as shipped or keeps freed memory."""
+
+    python: Path
+    as_shipped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,7 @@ class ForeignPeer:
         self.folder.cleanup()
 
 
-def convolution_peer(python: Path, irreps: str, lmax: int, case: Case, graph: Graph) -> ForeignPeer:
+def convolution_peer(place: Environment, irreps: str, lmax: int, case: Case, graph: Graph) -> ForeignPeer:
     """cuequivariance-torch's channel-wise product on the CPU.
 
     Raises InputError where that Python cannot run it.
@@ -73,10 +84,10 @@ def convolution_peer(python: Path, irreps: str, lmax: int, case: Case, graph: Gr
     arrays = {"x": x, "y": y, "w": w, "senders": graph.senders, "receivers": graph.receivers}
     with torch.no_grad():
         arrays["o"] = case.ours("llvm")(x, y, w)
-    return _start("cuequivariance", python, about, arrays)
+    return _start("cuequivariance", place, about, arrays)
 
 
-def contraction_peer(python: Path, layers: Layers, species: Tensor, case: Case) -> ForeignPeer:
+def contraction_peer(place: Environment, layers: Layers, species: Tensor, case: Case) -> ForeignPeer:
     """mace-torch's symmetric contraction; its couplings and weights become those of our layers.
 
     Raises InputError where that Python cannot run it.
@@ -90,7 +101,7 @@ def contraction_peer(python: Path, layers: Layers, species: Tensor, case: Case) 
         "channels": first.channels,
         "components": (first.lmax + 1) ** 2,
     }
-    peer = _start("mace-torch", python, about, {"x": case.inputs[0], "species": species})
+    peer = _start("mace-torch", place, about, {"x": case.inputs[0], "species": species})
     with np.load(Path(peer.folder.name) / "couplings.npz") as given:
         for layer in layers.values():
             for n, (degree, nu) in enumerate(layer.keys):
@@ -101,25 +112,28 @@ def contraction_peer(python: Path, layers: Layers, species: Tensor, case: Case) 
     return peer
 
 
-def _start(name: str, python: Path, about: dict[str, Any], arrays: dict[str, Tensor]) -> ForeignPeer:
+def _start(name: str, where: Environment, about: dict[str, Any], arrays: dict[str, Tensor]) -> ForeignPeer:
     folder: TemporaryDirectory[str] = TemporaryDirectory()
     place = Path(folder.name)
     (place / "case.json").write_text(json.dumps({**about, "threads": torch.get_num_threads()}), encoding="utf-8")
     np.savez(place / "case.npz", **{key: t.numpy() for key, t in arrays.items()})  # type: ignore[arg-type]
-    errors = (place / "errors").open("w", encoding="utf-8")
-    process = subprocess.Popen(
-        [str(python), str(SCRIPT), folder.name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-    )
+    with (place / "errors").open("w", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [str(where.python), str(SCRIPT), folder.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | ({} if where.as_shipped else ALLOCATOR),
+        )
     assert process.stdout is not None
     first = process.stdout.readline()
     if not first:
+        process.communicate()
         said = (place / "errors").read_text(encoding="utf-8").strip()[-300:]
+        folder.cleanup()
         raise InputError(
-            f"bench --peers {python}: got {said!r} from {name}; expected a Python that has it; "
+            f"bench --peers {where.python}: got {said!r} from {name}; expected a Python that has it; "
             "install cuequivariance-torch and mace-torch there"
         )
     return ForeignPeer(name, json.loads(first)["orders"], process, folder)

@@ -78,6 +78,7 @@ def convolution_peers(irreps: str, lmax: int, case: Case, graph: Graph, *, compi
         internal_weights=False,
     )
     x, y, w = case.inputs
+    product.to(x)  # its couplings: device and dtype
 
     def run(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         messages: Tensor = product(x.index_select(0, graph.senders), y, w)

@@ -67,33 +67,30 @@ def _convolution(case: Any, arrays: Any, folder: Path) -> Any:
         return messages.new_zeros(case["nodes"], messages.shape[1]).index_add(0, receivers, messages)
 
     x, y, w = (arrays[name] for name in "xyw")
-    # Its blocks are sorted by irrep, ours stand path by path, and its couplings have another norm and sign: each of ours
-    # is found among its own by direction, and one number for each path goes into the weights.
-    value, wanted = run(x, y, w), arrays["o"]
-    free, start = [], 0
-    for mul, ir in product.irreps_out:
-        free.append((str(ir), start, start + mul * ir.dim))
-        start += mul * ir.dim
-    columns, scale, first = [], [], 0
+    # Its messages and weights are sorted by irrep, stably, ours stand path by path; and its couplings have another norm
+    # and sign, which is read off the results: one number for each path, put into the weights.
+    ours, start, first = [], 0, 0
     for irrep, mul, dim in case["paths"]:
-        ours = wanted[:, first : first + mul * dim]
-        first += mul * dim
-        fitting = [block for block in free if block[0] == irrep and block[2] - block[1] == mul * dim]
-        found = max(fitting, key=lambda block: _cosine(ours, value[:, block[1] : block[2]]))
-        free.remove(found)
-        theirs = value[:, found[1] : found[2]]
-        columns.append(torch.arange(found[1], found[2]))
-        scale.append(((ours * theirs).sum() / (theirs * theirs).sum()).expand(mul))
-    order, scales = torch.cat(columns), torch.cat(scale)
+        ours.append((irrep, torch.arange(start, start + mul * dim), torch.arange(first, first + mul)))
+        start, first = start + mul * dim, first + mul
+    found = []
+    for _, ir in product.irreps_out:
+        found.append(next(path for path in ours if path[0] == str(ir)))
+        ours = [path for path in ours if path is not found[-1]]
+    messages, weights = (torch.cat([path[i] for path in found]) for i in (1, 2))
+    theirs, wanted = run(x, y, w[:, weights]), arrays["o"][:, messages]
+    scale, start = [], 0
+    for _, columns, channels in found:
+        a, b = (t[:, start : start + len(columns)] for t in (wanted, theirs))
+        scale.append(((a * b).sum() / (b * b).sum()).expand(len(channels)))
+        start += len(columns)
+    scales, order, back = torch.cat(scale), torch.argsort(messages), torch.argsort(weights)
 
     def same(t: Any) -> Any:
         return t
 
-    return run, (x, y, w * scales), (lambda t: t[:, order], same, same, lambda t: t * scales), 3
-
-
-def _cosine(a: Any, b: Any) -> float:
-    return float(abs((a * b).sum()) / (a.norm() * b.norm()))
+    restore = (lambda t: t[:, order], same, same, lambda t: (t * scales)[:, back])
+    return run, (x, y, w[:, weights] * scales), restore, 3
 
 
 def _contraction(case: Any, arrays: Any, folder: Path) -> Any:

@@ -12,13 +12,17 @@ from rich.console import Console
 
 from irrepc.commands.check_numbers import Report, check_derivatives, check_equivariance, check_values
 from irrepc.commands.check_text import check_literals, check_tables, compare, read_files
-from irrepc.commands.emitted import Functions, load_functions
+from irrepc.commands.emitted import Functions, has_device, load_functions
 from irrepc.commands.produce import produce
 from irrepc.commands.shelf import INDEX, RECIPES, index_text, read_bundles
 from irrepc.emit.manifest import NAME
 from irrepc.emit.plan import Plan, plan
 from irrepc.errors import IrrepcError, RecipeError
 from irrepc.runtime.store import shelf_folder
+
+
+LATE = {"llvm": "", "cuda": " where there is a CUDA device"}
+"""The backends that do not run without being compiled, and what else they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ def check(folder: Path | None, compiled: bool, console: Console) -> bool:
     """Check every package in the folder (or the folder, if it is one) and print what was found; True when all is well.
 
     folder    None for the shelf
-    compiled  run numba and llvm modules compiled, else numba as plain Python and llvm not at all
+    compiled  run numba, llvm and, where there is a device, cuda modules; else numba as plain Python, the others not
     Raises RecipeError when there is no package.
     """
     place = folder or shelf_folder()
@@ -93,9 +97,10 @@ def read_plan(package: Path) -> Plan:
 
 
 def _run_code(package: Path, planned: Plan, compiled: bool) -> Iterator[Finding]:
-    runnable = [b for b in planned.backends if compiled or b != "llvm"]
-    if len(runnable) < len(planned.backends):
-        yield Finding("llvm", "not run; --compiled runs it")
+    runnable = [b for b in planned.backends if b not in LATE or (compiled and (b != "cuda" or has_device()))]
+    for backend in planned.backends:
+        if backend not in runnable:
+            yield Finding(backend, f"not run; --compiled runs it{LATE[backend]}")
     failures: list[str] = []
     functions = []
     for part in planned.parts:

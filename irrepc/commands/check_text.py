@@ -21,12 +21,14 @@ FREE_FLOATS = (0.0, 1.0)
 
 _CONSTANT = re.compile(r"\s*(C\d+) = (?:real\((\S+)\)|(\S+))  # (\S.*)")
 _LITERAL = re.compile(r"\b(float|double) 0x([0-9A-F]{16})")
+_REAL = re.compile(r"\s*const REAL (C\d+) = REAL\((\S+)\);")
+_POINT = re.compile(r"(?<![\w.])(?:\d+\.\d*|\.\d+|\d+[eE][+-]?\d+)\w*")
 _PART = re.compile(r"(?:^(-?)|\s*([+-])\s*)(\d+)?(?:√(\d+))?(?:/(\d+))?")
 
 
 def read_files(package: Path) -> dict[str, str]:
-    """Every file of a package by its relative path, caches left out."""
-    files = (p for p in sorted(package.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
+    """Every file of a package by its relative path; caches and machine code made ahead are left out."""
+    files = (p for p in sorted(package.rglob("*")) if p.is_file() and not {"__pycache__", "cubin"} & set(p.parts))
     return {p.relative_to(package).as_posix(): p.read_text(encoding="utf-8", errors="replace") for p in files}
 
 
@@ -48,14 +50,18 @@ def compare(found: Mapping[str, str], wanted: Mapping[str, str], where: Path) ->
 def check_literals(files: Mapping[str, str]) -> tuple[int, tuple[str, ...]]:
     """Read `C3 = 0.577...  # √3/3` in every module: the decimal is the double nearest to the exact value.
 
-    No other float literal than 0.0 and 1.0 may stand in a module of kernels.  Returns how many constants were read,
-    and the failures.
+    LLVM and CUDA text are read likewise.  No other float literal than 0.0 and 1.0 may stand in a module of kernels.
+    Returns how many constants were read, and the failures.
     """
     failures = []
     count = 0
     for path, text in files.items():
         if path.endswith(".ll"):
             read, wrong = _check_ir(path, text)
+            count += read
+            failures += wrong
+        if path.endswith(".cu"):
+            read, wrong = _check_cuda(path, text)
             count += read
             failures += wrong
         if not path.endswith(".py") or "/" not in path:
@@ -103,6 +109,27 @@ def _check_ir(path: str, text: str) -> tuple[int, list[str]]:
                 continue
             if value != (struct.unpack("f", struct.pack("f", exact))[0] if match[1] == "float" else exact):
                 failures.append(f"{path}:{number}: {match[0]} is {value!r}; expected {exact!r}, {note}")
+    return count, failures
+
+
+def _check_cuda(path: str, text: str) -> tuple[int, list[str]]:
+    """Read `const REAL C3 = REAL(0.577...);  // √3/3`; no other literal with a point may stand outside of comments."""
+    failures = []
+    count = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        code, _, note = line.partition("//")
+        match = _REAL.fullmatch(code.rstrip())
+        if match is None:
+            failures += [f"{path}:{number}: {f} stands without its exact value" for f in _POINT.findall(code)]
+            continue
+        count += 1
+        try:
+            exact = float(read_surd(note.strip()))
+        except ValueError as error:
+            failures.append(f"{path}:{number}: {error}")
+            continue
+        if float(match[2]) != exact:
+            failures.append(f"{path}:{number}: {match[1]} is {match[2]}; expected {exact!r}")
     return count, failures
 
 

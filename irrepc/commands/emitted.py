@@ -36,11 +36,12 @@ class Functions:
 
     def call(self, name: str, arrays: list[Array], kernel: Kernel, extents: dict[str, int]) -> list[Array]:
         """Run a function on float64 arrays."""
-        place = self._tensor if self.backend == "torch" else np.ascontiguousarray
+        place = {"torch": self._tensor, "cuda": self._on_device}.get(self.backend, np.ascontiguousarray)
         rows = {"sender": SENDERS, "receiver": RECEIVERS}
         indices = [self._index(rows[index], place) for index in kernel.indices]
         result = getattr(self.module, name)(*map(place, arrays), *indices, *(extents[a] for a in kernel.channels))
-        return [np.asarray(r) for r in (result if isinstance(result, tuple) else (result,))]
+        results = result if isinstance(result, tuple) else (result,)
+        return [np.asarray(r.cpu() if self.backend == "cuda" else r) for r in results]
 
     def _index(self, values: tuple[int, ...], place: Callable[[Array], Any]) -> Any:
         row = np.array(values, dtype=np.int64)
@@ -52,6 +53,17 @@ class Functions:
         import torch
 
         return torch.from_numpy(np.ascontiguousarray(array))
+
+    @classmethod
+    def _on_device(cls, array: Array) -> Any:
+        return cls._tensor(array).cuda()
+
+
+def has_device() -> bool:
+    """Whether torch sees a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def load_functions(package: Path, part: Part, backend: str, compiled: bool) -> Functions:

@@ -32,6 +32,8 @@ VIEWS = ("formula", "ir", "passes", *BACKENDS)
 EXAMPLES = "'1o x 1o -> 1e', 'Y 3', 'CG 1 1 2', 'D 2', 'convolution 16x0e+16x1o', 'linear 16x0e+8x1o'"
 ANY_SIZE = 10**9
 _DEGREES = re.compile(r"(Y|D|CG|w3j)((?:\s+[+-]?\d+)+)\s*")
+_GLOBAL = re.compile(r"(?:^// [^\n]*\n)+#ifdef WITH_(\w+)\n.*?^#endif$", re.MULTILINE | re.DOTALL)
+"""A kernel of CUDA text, with what is said above it."""
 _FEATURES = re.compile(r"(convolution|linear|gate|norm)\s+(\S[^-]*?)\s*(?:->\s*(\S.*?)\s*)?")
 
 
@@ -127,6 +129,10 @@ def _emitted(entry: Entry, backend: str, order: int | None) -> str:
         if order is None:
             return "\n; kernel ".join(kernels_text)
         return "\n; kernel ".join(t for t in kernels_text[1:] if _order(t.split("\n")[0], entry.name) == order)
+    if backend == "cuda":
+        text = module.companions[0][1]
+        parts = (m for m in _GLOBAL.finditer(text) if _order(m[1], entry.name) == order)
+        return text.rstrip() if order is None else "\n\n".join(m[0] for m in parts)
     if order is None:
         return module.text.rstrip()
     lines = module.text.split("\n")

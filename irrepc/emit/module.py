@@ -11,9 +11,12 @@ from functools import lru_cache
 
 from irrepc.algebra.recipe import Recipe
 from irrepc.emit.costs import CostLine, Traffic, cost_lines, cost_table, traffic
+from irrepc.emit.cuda_module import cuda_functions, cuda_launches, cuda_table, cuda_text
+from irrepc.emit.cuda_plan import Launch
 from irrepc.emit.llvm_module import llvm_functions, llvm_texts
 from irrepc.emit.numba_text import numba_function
 from irrepc.emit.printer import Constants
+from irrepc.emit.sources import NVRTC, travelling_text
 from irrepc.emit.templates import render, template_hash
 from irrepc.emit.torch_text import torch_function
 from irrepc.emit.views import shape, spec, width
@@ -25,7 +28,7 @@ from irrepc.ir.passes import optimise
 from irrepc.ir.text import kernel_hash
 from irrepc.ir.vjp import vjp
 
-BACKENDS = ("torch", "numba", "llvm")
+BACKENDS = ("torch", "numba", "llvm", "cuda")
 RULE = "─" * 100
 ORDERS = 3
 """Forward, its VJP and the VJP of that: what force training needs."""
@@ -44,10 +47,12 @@ class Module:
     """The text of a file and what is to be said about it: the hash of each entry's kernel, and its costs and traffic.
 
     companions  (suffix, text) of files that stand beside it under the same name
+    shared      (name, text) of files that stand beside it and serve all modules of the folder
     """
 
     text: str
     companions: tuple[tuple[str, str], ...]
+    shared: tuple[tuple[str, str], ...]
     hashes: tuple[str, ...]
     costs: tuple[CostLine, ...]
     traffic: tuple[Traffic, ...]
@@ -91,14 +96,20 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
     by_entry = {entry: kernels(entry) for entry in entries}
     everything = [k for ks in by_entry.values() for k in ks]
     parts_of = [parts for entry in entries for parts in scheduled(entry)]
+    planned: list[tuple[tuple[Launch, ...], ...]] = []
     if backend == "torch":
         constants = Constants.of(block.kernel for parts in parts_of for block in parts)
         functions = [torch_function(k, b, constants) for k, b in zip(everything, parts_of, strict=True)]
         module_constants = constants.lines()
+    elif backend == "cuda":
+        planned = [cuda_launches(k, b) for k, b in zip(everything, parts_of, strict=True)]
+        functions = [cuda_functions(k, p) for k, p in zip(everything, planned, strict=True)]
+        module_constants = ()
     else:
         write = numba_function if backend == "numba" else llvm_functions
         functions = [write(k, b) for k, b in zip(everything, parts_of, strict=True)]
         module_constants = ()
+    flat = tuple(launch for parts in planned for part in parts for launch in part)
     template = f"{backend}/module.py.jinja"
     costs = tuple(
         line
@@ -116,12 +127,16 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
         exported=[f'"{f.name}"' for f in functions],
         spec=[f'"{entry.name}": {spec(by_entry[entry][0])},' for entry in entries],
         functions=functions,
+        table=cuda_table(flat),
     )
-    companions = {}
+    companions: dict[str, str] = {}
     if backend == "llvm":
         companions = llvm_texts(tuple(zip(functions, parts_of, strict=True)), banner)
+    elif backend == "cuda":
+        companions = {".cu": cuda_text(flat, banner)}
     moved = tuple(traffic(k, i % ORDERS) for i, k in enumerate(everything))
-    return Module(text, tuple(companions.items()), hashes, costs, moved)
+    shared = ((NVRTC, travelling_text(NVRTC)),) if backend == "cuda" else ()
+    return Module(text, tuple(companions.items()), shared, hashes, costs, moved)
 
 
 def _banner(

@@ -64,6 +64,7 @@ def assemble(planned: Plan, modules: Mapping[Key, Module], proofs: Iterable[Proo
     files = {module_path(*key): module.text for key, module in modules.items()}
     for (part, backend), module in modules.items():
         files |= {f"{backend}/{part}{suffix}": text for suffix, text in module.companions}
+        files |= {f"{backend}/{name}": text for name, text in module.shared}
     for backend in planned.backends:
         files[f"{backend}/__init__.py"] = _from_template("package/folder.py.jinja", planned, backend=backend)
     files["__init__.py"] = _package_init(planned)

@@ -11,13 +11,16 @@ from irrepc.emit.templates import template_root
 SHAPING = ("algebra", "ir", "frontend", "emit")
 TRAVELLING = ("ops.py", "arrays.py", "operands.py")
 """The files of runtime/ that travel with every package: together they stand alone, and are copied as they are."""
+NVRTC = "nvrtc.py"
+"""The file that travels beside modules of the cuda backend, likewise."""
 
 
 @lru_cache(maxsize=1)
 def source_digest() -> str:
-    """Sixteen hexadecimal digits of four floors and the templates."""
+    """Sixteen hexadecimal digits of four floors, the templates and what lies beside every CUDA module."""
     package = _package()
     files = [f for floor in SHAPING for f in sorted((package / floor).glob("*.py"))]
+    files.append(package / "runtime" / NVRTC)
     files += sorted(template_root().rglob("*.jinja"))
     total = hashlib.sha256()
     for file in files:

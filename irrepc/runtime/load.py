@@ -11,9 +11,11 @@ import torch
 from irrepc.algebra.recipe import Recipe, digest
 from irrepc.emit.module import BACKENDS
 from irrepc.errors import BackendError
+from irrepc.runtime.arrays import OnArrays
 from irrepc.runtime.operands import Loop, check_operands, signature
-from irrepc.runtime.ops import Kernel
+from irrepc.runtime.ops import Implement, Kernel
 from irrepc.runtime.store import load_module
+from irrepc.runtime.tensors import OnTensors
 
 CHOICES = ("auto", *BACKENDS)
 Function = Callable[..., Any]
@@ -31,15 +33,19 @@ def load(recipe: Recipe, backend: str = "auto") -> Function:
     """The kernel of a recipe as a torch function: operands, indices, channel extents -> output or tuple.
 
     backend  "torch": unrolled tensor code on any device; "llvm": vector code on CPU tensors, the fast way;
-             "numba": compiled loops on CPU tensors, readable; "auto": llvm on CPU tensors, torch elsewhere,
-             decided at each call by the device of the first operand
-    Raises BackendError for an unknown backend.
+             "numba": compiled loops on CPU tensors, readable; "cuda": CUDA C++ on CUDA tensors;
+             "auto": llvm on CPU tensors, cuda on CUDA tensors, torch elsewhere, decided at each call by the device of
+             the first operand
+    Raises BackendError for an unknown backend.  What cannot be compiled for a CUDA device raises CudaError at its
+    first call there, and nothing falls back: choose "torch" then.
     """
     match check_choice(backend):
         case "torch":
             return _torch(recipe)
         case "numba" | "llvm":
             return _compiled(recipe, backend)
+        case "cuda":
+            return _compiled(recipe, backend, "cuda", OnTensors)
         case _:
             return _auto(recipe)
 
@@ -57,16 +63,19 @@ def _torch(recipe: Recipe) -> Function:
     return call
 
 
-def _compiled(recipe: Recipe, backend: str) -> Function:
+def _compiled(recipe: Recipe, backend: str, device: str = "cpu", implement: Implement = OnArrays) -> Function:
     module, name = load_module(recipe, backend)
     meaning, _ = load_module(recipe, "torch")
-    return Kernel(module, meaning, name, f"{backend}_{digest(recipe)}")
+    return Kernel(module, meaning, name, f"{backend}_{digest(recipe)}", device=device, implement=implement)
 
 
 def _auto(recipe: Recipe) -> Function:
-    on_cpu, elsewhere = load(recipe, "llvm"), load(recipe, "torch")
+    by_device, elsewhere = {"cpu": load(recipe, "llvm")}, load(recipe, "torch")
+    # Loaded now and not when a tensor comes: torch.compile cannot follow what emits.  ROCm says "cuda" of its devices.
+    if torch.version.cuda is not None and torch.cuda.is_available():
+        by_device["cuda"] = load(recipe, "cuda")
 
     def call(first: torch.Tensor, *rest: Any) -> Any:
-        return on_cpu(first, *rest) if first.device.type == "cpu" else elsewhere(first, *rest)
+        return by_device.get(first.device.type, elsewhere)(first, *rest)
 
     return call

@@ -83,6 +83,10 @@ def _emit_into(file: Path, recipe: Recipe, backend: str) -> None:
                 module = compose(f"{recipe.name}.", (Entry(recipe.name, recipe),), backend, command)
                 for suffix, text in module.companions:
                     write_atomically(file.with_suffix(suffix), text)
+                # The folder's name has a digest of this text: what lies there already is the same.
+                for name, text in module.shared:
+                    if not file.with_name(name).exists():
+                        write_atomically(file.with_name(name), text)
                 write_atomically(file, module.text)
     except OSError as error:
         raise BackendError(

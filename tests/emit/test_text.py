@@ -17,9 +17,10 @@ from irrepc.ir.kernel import Equation, Kernel, Operand, Ref, Term
 
 PROGRAM = """
 import hashlib
-from irrepc.emit.module import Entry, emit
+from irrepc.emit.module import BACKENDS, Entry, compose
 from tests.kernels import RECIPES
-text = "".join(emit("A.", (Entry("kernel", RECIPES[n]),), b, "c") for n in RECIPES for b in ("torch", "numba", "llvm"))
+made = [compose("A.", (Entry("kernel", RECIPES[n]),), b, "c") for n in RECIPES for b in BACKENDS]
+text = "".join(m.text + "".join(text for _, text in m.companions) for m in made)
 print(hashlib.sha256(text.encode()).hexdigest())
 """
 

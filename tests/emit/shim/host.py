@@ -1,0 +1,83 @@
+"""Emitted CUDA text on the processor: many kernels compiled by g++ into one library, and launched as nvrtc.py would."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Defines = tuple[tuple[str, str], ...]
+HEADER = Path(__file__).with_name("device.h")
+COMPILER = shutil.which("g++")
+ABSENT = "g++ is not on the PATH"
+
+
+class Host:
+    """Stands in for the module nvrtc: the kernels of a library, by text, name and macros."""
+
+    def __init__(self, library: ctypes.CDLL, names: dict[tuple[str, str, Defines], tuple[str, bool]]) -> None:
+        self.library, self.names = library, names
+        self.launches: list[str] = []
+
+    def launcher(self, source: str, name: str, defines: Defines, device: int) -> Callable[..., None]:
+        """A kernel as a function of blocks, threads and arguments; device is that of CPU tensors."""
+        assert device == -1
+        symbol, fibres = self.names[source, name, defines]
+        function = getattr(self.library, symbol)
+        function.restype = ctypes.c_char_p
+
+        def launch(blocks: int, threads: int, *arguments: Any) -> None:
+            for a in arguments:
+                assert isinstance(a, int) or (a.is_contiguous() and a.dtype in (torch.int64, arguments[0].dtype))
+            values = [a if isinstance(a, int) else a.data_ptr() for a in arguments]
+            self.launches.append(name)
+            array = (ctypes.c_longlong * len(values))(*values)
+            said = function(array, ctypes.c_longlong(blocks), threads, fibres)
+            if said:
+                raise AssertionError(f"{name}: {said.decode()}")
+
+        return launch
+
+
+def build(wanted: Iterable[tuple[str, str, Defines]], folder: Path, *options: str) -> Host:
+    """Compile kernels, each (text, name, macros), into one library."""
+    cases: dict[tuple[str, Defines], list[tuple[str, Defines]]] = {}
+    for source, name, defines in dict.fromkeys(wanted):
+        common = tuple(d for d in defines if not d[0].startswith("WITH_"))
+        cases.setdefault((source, common), []).append((name, defines))
+    lines = [f'#include "{HEADER}"']
+    names = {}
+    for number, ((source, common), kernels) in enumerate(cases.items()):
+        file = folder / f"{hashlib.sha256(source.encode()).hexdigest()[:12]}.cu"
+        file.write_text(source, encoding="utf-8")
+        macros = list(common)
+        for name, _ in kernels:
+            macros += [(f"WITH_{name}", "1"), (name, f"case{number}_{name}")]
+        lines += [f"namespace case{number} {{", *(f"#define {name} {value}" for name, value in macros)]
+        lines += [f'#include "{file}"', *(f"#undef {name}" for name, _ in macros)]
+        for name, defines in kernels:
+            symbol = f"case{number}_{name}"
+            parameters = "const long long* values, long long blocks, int threads, bool fibres"
+            lines.append(f'extern "C" const char* start_{symbol}({parameters})')
+            lines.append(f"{{ return shim::launch({symbol}, values, blocks, threads, fibres); }}")
+            names[source, name, defines] = (f"start_{symbol}", uses_lanes(source, name))
+        lines.append("}")
+    unit = folder / "kernels.cpp"
+    unit.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    library = folder / "kernels.so"
+    command = [str(COMPILER), "-std=c++17", "-O0", "-shared", "-fPIC", *options, "-o", str(library), str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:4000]
+    return Host(ctypes.CDLL(str(library)), names)
+
+
+def uses_lanes(source: str, name: str) -> bool:
+    """Whether the lanes of a kernel exchange numbers."""
+    body = source.split(f"#ifdef WITH_{name}\n")[1].split("\n#endif")[0]
+    return "warp_sum(" in body
