@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from irrepc.emit.cuda_plan import Launch, launches
+from irrepc.emit.cuda_plan import Launch
 from irrepc.emit.cuda_text import arguments, cuda_function, is_sum, names
 from irrepc.emit.numba_text import check_lines
 from irrepc.emit.printer import WIDTH
 from irrepc.emit.templates import render
 from irrepc.emit.views import Function, Part, shape, signature, used_inputs, width
-from irrepc.ir.block import Block
 from irrepc.ir.kernel import Kernel, Ref
 
 TEMPLATE = "cuda/kernels.cu.jinja"
@@ -22,11 +21,6 @@ class KernelText:
 
     notes: tuple[str, ...]
     lines: tuple[str, ...]
-
-
-def cuda_launches(kernel: Kernel, scheduled: tuple[Block, ...]) -> tuple[tuple[Launch, ...], ...]:
-    """The launches of each part of a kernel."""
-    return tuple(launches(block.kernel, kernel.name) for block in scheduled)
 
 
 def cuda_functions(kernel: Kernel, planned: tuple[tuple[Launch, ...], ...]) -> Function:

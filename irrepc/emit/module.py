@@ -11,8 +11,8 @@ from functools import lru_cache
 
 from irrepc.algebra.recipe import Recipe
 from irrepc.emit.costs import CostLine, Traffic, cost_lines, cost_table, traffic
-from irrepc.emit.cuda_module import cuda_functions, cuda_launches, cuda_table, cuda_text
-from irrepc.emit.cuda_plan import Launch
+from irrepc.emit.cuda_module import cuda_functions, cuda_table, cuda_text
+from irrepc.emit.cuda_plan import Launch, launches
 from irrepc.emit.llvm_module import llvm_functions, llvm_texts
 from irrepc.emit.numba_text import numba_function
 from irrepc.emit.printer import Constants
@@ -22,7 +22,7 @@ from irrepc.emit.torch_text import torch_function
 from irrepc.emit.views import shape, spec, width
 from irrepc.errors import BackendError
 from irrepc.frontend.derive import derive
-from irrepc.ir.block import Block, schedule, split
+from irrepc.ir.block import Block, schedule, split, split_by_index
 from irrepc.ir.kernel import Kernel
 from irrepc.ir.passes import optimise
 from irrepc.ir.text import kernel_hash
@@ -76,7 +76,7 @@ def kernels(entry: Entry) -> tuple[Kernel, ...]:
 
 @lru_cache(maxsize=256)
 def scheduled(entry: Entry) -> tuple[tuple[Block, ...], ...]:
-    """For each order the scheduled parts, one for each way outputs are scattered; the same for every backend."""
+    """For each order the scheduled parts, one for each way outputs are scattered; the same for all backends but cuda."""
     return tuple(tuple(schedule(optimise(part)) for part in split(kernel)) for kernel in kernels(entry))
 
 
@@ -102,7 +102,9 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
         functions = [torch_function(k, b, constants) for k, b in zip(everything, parts_of, strict=True)]
         module_constants = constants.lines()
     elif backend == "cuda":
-        planned = [cuda_launches(k, b) for k, b in zip(everything, parts_of, strict=True)]
+        planned = [
+            tuple(launches(optimise(part), kernel.name) for part in split_by_index(kernel)) for kernel in everything
+        ]
         functions = [cuda_functions(k, p) for k, p in zip(everything, planned, strict=True)]
         module_constants = ()
     else:

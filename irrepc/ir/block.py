@@ -112,7 +112,19 @@ def split(kernel: Kernel) -> tuple[Kernel, ...]:
     among threads, so outputs of the loop's own rows stay by themselves.
     """
     scatters = [o.index for o in kernel.outputs if o.index is not None]
-    host = scatters[0] if scatters and len(kernel.indices) > 1 else None
+    return _cut(kernel, scatters[0] if scatters and len(kernel.indices) > 1 else None)
+
+
+def split_by_index(kernel: Kernel) -> tuple[Kernel, ...]:
+    """Cut a kernel by the index that outputs are scattered through, those of the loop's own rows by themselves.
+
+    For processors of very many threads, which take edges one by one and rows of a scatter one by one.
+    """
+    return _cut(kernel, None)
+
+
+def _cut(kernel: Kernel, host: str | None) -> tuple[Kernel, ...]:
+    """One part for each index; outputs of the loop's own rows with those of `host`."""
     groups: dict[tuple[str | None, str | None], list[str]] = {}
     for o in kernel.outputs:
         index = host if o.index is None and o.rows is not None else o.index
