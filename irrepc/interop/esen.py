@@ -20,7 +20,9 @@ from torch import Tensor
 from irrepc.errors import InputError
 from irrepc.models.esen import ESEN, DirectESEN, ESENConfig
 
-_CONSTANT = re.compile(r"(^|\.)(Jd_\d+|to_m|l_harmonic|m_harmonic|m_complex|expand_index|offset|to_grid_mat|from_grid_mat)$")
+_CONSTANT = re.compile(
+    r"(^|\.)(Jd_\d+|to_m|l_harmonic|m_harmonic|m_complex|expand_index|balance_degree_weight|offset|(to|from)_grid_mat)$"
+)
 _HEADS = re.compile(r"^(?:heads?\.)?\w+\.energy_block\.")
 _FORCE = re.compile(r"^(?:heads?\.)?\w+\.linear\.(weight|bias)$")
 _NAMES = (
@@ -40,6 +42,10 @@ _NAMES = (
     (r"^force\.", "force.linear."),
 )
 """Where the norms' weights stand is said below: «affine_weight» and «affine_bias»."""
+_NEEDED = {
+    "max_num_elements", "sphere_channels", "hidden_channels", "edge_channels", "num_layers", "lmax", "mmax", "cutoff",
+    "num_distance_basis", "norm_type", "act_type", "mlp_type", "distance_function", "use_envelope",
+}  # fmt: skip
 _IGNORED = {
     "otf_graph", "regress_forces", "regress_stress", "max_neighbors", "use_pbc", "use_pbc_single",
     "direct_forces", "activation_checkpointing", "num_sphere_samples",
@@ -89,7 +95,7 @@ def esen_from(
             value = left.pop(theirs).to(torch.float64)
             parameter.copy_(value / math.pi if theirs.endswith("frequencies") else value)
     if left:
-        raise InputError(f"esen: got tensors {sorted(left)}; expected none of these names in an eSEN of these arguments")
+        raise InputError(f"esen: got tensors {sorted(left)}; expected none of these names, by the arguments")
     return model
 
 
@@ -121,14 +127,9 @@ def official_name(name: str) -> str:
 def config_from(config: Mapping[str, Any]) -> ESENConfig:
     """The arguments of the authors' backbone as ours. Raises InputError for what we do not have."""
     given = dict(config)
-    single = {"max_num_elements": 100, "sphere_channels": 128, "lmax": 2, "mmax": 2, "edge_channels": 128}
-    single |= {"hidden_channels": 128, "num_layers": 2, "num_distance_basis": 512, "cutoff": 5.0}
-    kinds = {"norm_type": "rms_norm_sh", "act_type": "gate", "mlp_type": "grid", "distance_function": "gaussian"}
-    known = {*single, *kinds, "use_envelope", "grid_resolution", *_IGNORED}
-    if unknown := sorted(given.keys() - known):
+    if unknown := sorted(given.keys() - _NEEDED - _IGNORED - {"grid_resolution"}):
         raise InputError(f"esen: got arguments {unknown}; expected those of the authors' eSEN backbone")
-    missing = sorted({*single, *kinds, "use_envelope"} - given.keys())
-    if missing:
+    if missing := sorted(_NEEDED - given.keys()):
         raise InputError(f"esen: got a configuration without {', '.join(missing)}; expected all arguments")
     return ESENConfig(
         species=tuple(range(int(given["max_num_elements"]))),

@@ -6,8 +6,8 @@ A block maps features x of atoms, degrees 0 ... lmax, in two steps, each on norm
                 → · envelope, back out of the frame, Σ over neighbours
     atom-wise   a gated perceptron for each degree («spectral»), or a perceptron on a grid on the sphere («grid»)
 
-and the energy of an atom is a perceptron of its l = 0 features. Frames are those of nn/frames.py, smooth everywhere, and
-derivatives go through them: forces are right for edges along ± ŷ too. Names and numbers follow the authors' code
+and the energy of an atom is a perceptron of its l = 0 features. Frames are those of nn/frames.py, differentiable
+everywhere, and derivatives go through them: forces are right for edges along ± ŷ too. Numbers follow the authors' code
 (fairchem-core 1.10), whose weights load one to one (irrepc/interop/esen.py).
 
 One difference: a graph without any edge passes through the blocks like every other; there it skips them, so that an
@@ -145,7 +145,10 @@ class EdgeWise(nn.Module):
         self.rotate_back = RotateBack(lmax, mmax, config.channels, backend=backend)
 
     def forward(self, h: Tensor, edge: Tensor, into: Tensor, out: Tensor, graph: Graph) -> Tensor:
-        """h (N, (lmax+1)²·channels), edge (E, edge_size), rows of D into the frame and, enveloped, out of it (E, size)."""
+        """h (N, (lmax+1)²·channels), edge (E, edge_size) -> as h.
+
+        into, out  (E, FrameMatrices.size) rows of D, and the same times the envelope
+        """
         x = self.rotate(h, into, graph.senders, graph.receivers, self.radial(edge))
         extra, y = self.conv_1(x)
         _, z = self.conv_2(self.activation(y, extra))
@@ -154,7 +157,7 @@ class EdgeWise(nn.Module):
 
 
 class SpectralFeedForward(nn.Module):
-    """A perceptron for each degree: linear, gate, linear. The gates are sigmoid(silu(·)), as the authors' code has it."""
+    """A perceptron for each degree: linear, gate, linear. The gates are sigmoid(silu(·)), as the authors have it."""
 
     degrees: Tensor
 
@@ -170,8 +173,8 @@ class SpectralFeedForward(nn.Module):
         """(N, (lmax+1)²·channels) -> the same shape."""
         y = self.linear_1(h)
         gates = F.silu(self.gates(h[:, : self.channels]))
-        factors = torch.cat((y[:, : self.hidden], gates), 1).sigmoid().unflatten(1, (-1, self.hidden))
-        gated = y.unflatten(1, (-1, self.hidden)) * factors.index_select(1, self.degrees)
+        factors = torch.unflatten(torch.cat((y[:, : self.hidden], gates), 1).sigmoid(), 1, (-1, self.hidden))
+        gated = torch.unflatten(y, 1, (-1, self.hidden)) * factors.index_select(1, self.degrees)
         out: Tensor = self.linear_2(gated.flatten(1))
         return out
 
@@ -187,7 +190,7 @@ class GridFeedForward(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(N, (lmax+1)²·channels) -> the same shape."""
-        v = self.grid.values(h.unflatten(1, (-1, self.channels)))
+        v = self.grid.values(torch.unflatten(h, 1, (-1, self.channels)))
         for k, layer in enumerate(self.layers):
             v = layer(F.silu(v) if k else v)
         return self.grid.coefficients(v).flatten(1)

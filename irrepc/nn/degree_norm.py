@@ -34,7 +34,7 @@ class DegreeRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, (lmax+1)²·channels) -> the same shape."""
-        x = _centred(x.unflatten(1, (-1, self.channels)))
+        x = _centred(torch.unflatten(x, 1, (-1, self.channels)))
         scale = (_mean_squares(x, self.sizes).sum(1) / (self.lmax + 1) + EPSILON).rsqrt()
         y = x * scale[:, None, None] * self.weight.index_select(0, self.degrees)
         return _biased(y, self.bias)
@@ -58,7 +58,7 @@ class DegreeLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, (lmax+1)²·channels) -> the same shape."""
-        scalars, rest = x[:, : self.channels], x[:, self.channels :].unflatten(1, (-1, self.channels))
+        scalars, rest = x[:, : self.channels], torch.unflatten(x[:, self.channels :], 1, (-1, self.channels))
         scale = (_mean_squares(rest, self.sizes[1:]).sum(1) / max(self.lmax, 1) + EPSILON).rsqrt()
         rest = rest * scale[:, None, None] * self.weight.index_select(0, self.degrees[1:] - 1)
         return torch.cat((self.scalars(scalars), rest.flatten(1)), 1)
@@ -83,8 +83,8 @@ class SeparateLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, (lmax+1)²·channels) -> the same shape."""
-        x = _centred(x.unflatten(1, (-1, self.channels)))
-        squares = _mean_squares(x, self.sizes).split(self._dims, 1)
+        x = _centred(torch.unflatten(x, 1, (-1, self.channels)))
+        squares = _mean_squares(x, self.sizes).split_with_sizes(self._dims, 1)
         scale = (torch.stack([part.sum(1) for part in squares], 1) + EPSILON).rsqrt()
         factors = scale.unsqueeze(-1) * self.weight
         return _biased(x * factors.index_select(1, self.degrees), self.bias)

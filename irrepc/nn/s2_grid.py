@@ -1,9 +1,9 @@
 """Functions on the sphere: from coefficients to values on a grid and back, and the activations that act on the values.
 
-The grid has `latitudes` rings β_b = (b+½)π/latitudes and `longitudes` points α_a = 2πa/longitudes on each, in directions
-(sin β sin α, cos β, sin β cos α). The quadrature over rings is exact for band-limited functions (Driscoll and Healy 1994),
-so there and back is the identity; a nonlinearity between is not band-limited, and what the grid cannot hold is folded
-back: such networks are equivariant up to that aliasing only, which falls as the grid is made finer.
+The grid has `rings` at β_b = (b+½)π/rings and `points` at α_a = 2πa/points on each, in directions
+(sin β sin α, cos β, sin β cos α). The quadrature over rings is exact for band-limited functions (Driscoll and Healy,
+Adv. Appl. Math. 15, 202, 1994), so there and back is the identity. A nonlinearity between is not band-limited, and what
+the grid cannot hold is folded back: such networks are equivariant up to that aliasing only, less of it on finer grids.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def grid_matrices(
 ) -> tuple[Tensor, Tensor]:
     """(to, from), each (rings·points, components) float64; components by degree, |m| <= mmax.
 
-    normalization  "integral": values are f(r) = Σ c_lm Y_lm(r) of orthonormal harmonics (eSEN); "component": of variance
-                   one for coefficients of variance one (EquiformerV2)
+    normalization  "integral": values are f(r) = Σ c_lm Y_lm(r) of orthonormal harmonics (eSEN); "component": they have
+                   variance one for coefficients of variance one (EquiformerV2)
     values = to @ coefficients; coefficients = from.T @ values. With mmax < lmax degrees above mmax are scaled by
     √((2l+1)/(2mmax+1)) both ways, as both networks do.
     """
@@ -72,7 +72,7 @@ def grid_matrices(
 class S2Grid(nn.Module):
     """Coefficients (rows, components, channels) by degree to values (rows, points, channels), and back.
 
-    The matrices are part of the definition, not of the weights: they stay in float64 and are rounded where they are used.
+    The matrices define the layer and are no weights: they stay in float64 and are rounded where they are used.
     """
 
     to_grid: Tensor
@@ -132,9 +132,9 @@ class OrderS2Activation(nn.Module):
 
     def forward(self, y: ByOrder, scalars: Tensor | None = None) -> ByOrder:
         """y one array for each order, scalars (E, channels) -> as y."""
-        x = torch.cat([v.unflatten(1, (-1, self.channels)) for v in y], 1).index_select(1, self.places)
+        x = torch.cat([torch.unflatten(v, 1, (-1, self.channels)) for v in y], 1).index_select(1, self.places)
         z = self.grid.coefficients(F.silu(self.grid.values(x))).index_select(1, self.back)
-        first, *rest = z.split(self._sizes, 1)
+        first, *rest = z.split_with_sizes(self._sizes, 1)
         if scalars is not None:
             first = torch.cat((F.silu(scalars).unsqueeze(1), first[:, 1:]), 1)
         return (first.flatten(1), *(part.flatten(1) for part in rest))

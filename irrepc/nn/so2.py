@@ -1,8 +1,8 @@
 """SO(2) convolutions: into the frame of an edge, one matrix for each order |m|, and back to the atoms.
 
-About the edge, the polar axis of its frame, an equivariant linear map mixes degrees but not orders, and acts on the pair
-(x_m, x_-m) as a complex number acts on the plane (Passaro and Zitnick, ICML 2023, eq. 9-11).  Features in the frame are
-one array for each m = 0 ... mmax, contiguous, so that a convolution is one matrix product for each (so2_recipe.orders).
+About the edge, the polar axis of its frame, an equivariant linear map mixes degrees but not orders, and acts on the
+pair (x_m, x_-m) as a complex number acts on the plane (Passaro and Zitnick, ICML 2023).  Features in the frame are one
+contiguous array for each m = 0 ... mmax, so that a convolution is one matrix product for each (so2_recipe.orders).
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class SO2Convolution(nn.Module):
     def forward(self, x: ByOrder) -> tuple[Tensor, ByOrder]:
         """x one array for each order -> extra scalars (E, extra), and one array for each order."""
         cut = [self.extra, self.weight_0.shape[0] - self.extra]
-        weights, biases = self.weight_0.split(cut), self.bias_0.split(cut)
+        weights, biases = self.weight_0.split_with_sizes(cut), self.bias_0.split_with_sizes(cut)
         # two products rather than one to be cut: what follows wants contiguous arrays
         extra, y = (F.linear(x[0], w, b) for w, b in zip(weights, biases, strict=True))
         return extra, (y, *(F.linear(v, plane(w)) for v, w in zip(x[1:], self.weights, strict=True)))

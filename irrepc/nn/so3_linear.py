@@ -32,7 +32,7 @@ class SO3Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(rows, (lmax+1)²·in) -> (rows, (lmax+1)²·out)."""
         components = self.degrees.shape[0]
-        by_component = x.unflatten(1, (components, self.channels_in)).transpose(0, 1)
+        by_component = torch.unflatten(x, 1, (components, self.channels_in)).transpose(0, 1)
         weight = self.weight.index_select(0, self.degrees).mT
         bias = nn.functional.pad(self.bias[None, None], (0, 0, 0, 0, 0, components - 1))
         return torch.baddbmm(bias, by_component, weight).transpose(0, 1).flatten(1)
