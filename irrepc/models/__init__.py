@@ -10,11 +10,10 @@ from irrepc.models.tfn_tasks import TFNClassifier, TFNEnergy
 
 __all__ = [
     "ESEN",
-    "DirectESEN",
-    "ESENConfig",
-    "predict",
     "MACE",
     "TFN",
+    "DirectESEN",
+    "ESENConfig",
     "MACEConfig",
     "NequIP",
     "NequIPConfig",
@@ -26,5 +25,6 @@ __all__ = [
     "complete_graph",
     "energy_and_forces",
     "load_model",
+    "predict",
     "save_model",
 ]

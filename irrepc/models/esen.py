@@ -83,7 +83,7 @@ class ESENConfig:
             ("channels", self.channels >= 1, "an integer >= 1"),
             ("hidden", self.hidden >= 1, "an integer >= 1"),
             ("edge_channels", self.edge_channels >= 1, "an integer >= 1"),
-            ("lmax", self.lmax >= 0, "an integer >= 0"),
+            ("lmax", self.lmax >= 1, "an integer >= 1"),
             ("mmax", 0 <= self.mmax <= self.lmax, "an integer 0 <= mmax <= lmax"),
             ("norm", self.norm in NORMS, f"one of {', '.join(NORMS)}"),
             ("activation", self.activation in ("gate", "s2"), "gate or s2"),
@@ -110,14 +110,14 @@ PUBLISHED = {
 class RadialBasis(nn.Module):
     """Functions of the distance: Gaussians of twice their spacing, or Bessel functions under an envelope."""
 
-    def __init__(self, config: ESENConfig, dtype: torch.dtype) -> None:
+    def __init__(self, config: ESENConfig) -> None:
         super().__init__()
         self.cutoff = config.cutoff
         self.bessel = config.basis == "bessel"
         self.functions: nn.Module = (
-            BesselBasis(config.cutoff, config.basis_size, trainable=True, dtype=dtype)
+            BesselBasis(config.cutoff, config.basis_size, trainable=True)
             if self.bessel
-            else GaussianBasis(0.0, config.cutoff, config.basis_size, width=2.0, dtype=dtype)
+            else GaussianBasis(0.0, config.cutoff, config.basis_size, width=2.0, dtype=torch.float64)
         )
         # ours is (2/c) sin(kr/c)/r, the authors' √(2/c) times that sine over r
         self.scale = math.sqrt(config.cutoff / 2)
@@ -222,14 +222,14 @@ class Block(nn.Module):
 class Backbone(nn.Module):
     """Features of atoms (N, (lmax+1)²·channels) from a graph."""
 
-    def __init__(self, config: ESENConfig, backend: str, dtype: torch.dtype) -> None:
+    def __init__(self, config: ESENConfig, backend: str) -> None:
         super().__init__()
         self.config = config
         count, lmax, mmax, channels = len(config.species), config.lmax, config.mmax, config.channels
         self.embedding = nn.Embedding(count, channels)
         self.senders = nn.Embedding(count, config.edge_channels)
         self.receivers = nn.Embedding(count, config.edge_channels)
-        self.basis = RadialBasis(config, dtype)
+        self.basis = RadialBasis(config)
         edge_size = config.basis_size + 2 * config.edge_channels
         self.matrices = FrameMatrices(lmax, mmax, backend)
         self.harmonics = SphericalHarmonics(lmax, "norm", normalize=False, backend=backend)
@@ -282,10 +282,9 @@ class ESEN(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.cutoff, self.species = config, config.cutoff, config.species
-        self.backbone = Backbone(config, backend, dtype)
+        self.backbone = Backbone(config, backend)
         self.energy = _perceptron(config.channels, config.hidden)
-        self.to(dtype)
-        initialise(self, torch.Generator().manual_seed(seed))
+        initialise(self, dtype, seed)
 
     def forward(self, graph: Graph, frames: Tensor | None = None) -> Tensor:
         """Energies (N,) of the atoms, eV, in the dtype of the weights.
@@ -312,13 +311,10 @@ class DirectESEN(nn.Module):
         self, config: ESENConfig, backend: str = "auto", *, dtype: torch.dtype = torch.float32, seed: int = 0
     ) -> None:
         super().__init__()
-        if config.lmax < 1:
-            raise InputError(f"DirectESEN: got lmax {config.lmax}; expected >= 1, forces are vectors")
         self.config, self.cutoff, self.species = config, config.cutoff, config.species
         self.potential = ESEN(config, backend, dtype=dtype)
         self.force = SO3Linear(1, config.channels, 1)
-        self.to(dtype)
-        initialise(self, torch.Generator().manual_seed(seed))
+        initialise(self, dtype, seed)
 
     def forward(self, graph: Graph, frames: Tensor | None = None) -> Tensor:
         """Energies (N,) of the atoms, eV; as ESEN."""
@@ -332,8 +328,13 @@ class DirectESEN(nn.Module):
         return self.potential.energies(x), forces[:, 1:]
 
 
-def initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights: linear maps uniformly in ± 1/√inputs, atoms normally, the species of edges within ± 1e-3."""
+def initialise(model: nn.Module, dtype: torch.dtype, seed: int) -> None:
+    """Draw all weights: linear maps uniformly in ± 1/√inputs, atoms normally, the species of edges within ± 1e-3.
+
+    They are drawn in float64 and rounded, so that a seed means the same in every dtype.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model.to(torch.float64)
     for name, module in model.named_modules():
         match module:
             case SO2Convolution() | SO3Linear():
@@ -346,6 +347,7 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
                 nn.init.normal_(module.weight, generator=generator)
             case nn.Embedding():
                 nn.init.uniform_(module.weight, -1e-3, 1e-3, generator)
+    model.to(dtype)
 
 
 def _perceptron(channels: int, hidden: int) -> nn.Sequential:

@@ -29,14 +29,14 @@ def resolution(lmax: int, mmax: int) -> tuple[int, int]:
 
 
 def ring_weights(rings: int) -> Tensor:
-    """Quadrature weights (rings,) float64 of an even number of rings; they add up to 1 / rings."""
+    """The share of each of an even number of rings in the mean over the sphere, (rings,) float64; they add up to 1."""
     if rings < 2 or rings % 2:
         raise InputError(f"grid: got {rings} rings; expected an even number >= 2")
     half = rings // 2
     odd = 2 * torch.arange(rings, dtype=torch.float64) + 1
     k = 2 * torch.arange(half, dtype=torch.float64) + 1
     sums = (torch.sin(odd[:, None] * k * (math.pi / (4 * half))) / k).sum(1)
-    return (2 / half) * torch.sin(odd * (math.pi / (4 * half))) * sums / (2 * rings**2)
+    return torch.sin(odd * (math.pi / (4 * half))) * sums / half
 
 
 def grid_matrices(
@@ -61,7 +61,7 @@ def grid_matrices(
     values = harmonics[:, [l * l + l + m for l, m in kept]]
     degrees = torch.tensor([float(l) for l, _ in kept], dtype=torch.float64)
     scale = torch.where(degrees > mmax, ((2 * degrees + 1) / (2 * mmax + 1)).sqrt(), 1.0)
-    weights = ring_weights(rings).repeat_interleave(points)[:, None] * (rings**2 / points)
+    weights = ring_weights(rings).repeat_interleave(points)[:, None] / points
     forth, back = torch.ones_like(degrees), torch.full_like(degrees, 4 * math.pi)
     if normalization == "component":
         forth = math.sqrt(4 * math.pi) / ((2 * degrees + 1) * (lmax + 1)).sqrt()

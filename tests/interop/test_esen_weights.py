@@ -18,7 +18,7 @@ from irrepc.models.checkpoint import load_model, save_model
 from irrepc.models.esen import ESEN, PUBLISHED, DirectESEN
 from irrepc.models.potential import energy_and_forces
 from irrepc.nn.graph import Graph, graph_from_edges
-from irrepc.nn.rotations import matrix_to_quaternion, random_quaternions
+from irrepc.nn.rotations import matrix_to_quaternion
 from irrepc.nn.so2 import degree_order
 
 CASES = ("A_conservative_gate_spectral", "B_direct_s2_grid", "C_conservative_gate_gridmlp")
@@ -152,8 +152,6 @@ def test_any_roll_gives_the_same_result_with_gates(shared: Path, name: str) -> N
     for frames in (None, case.frames):
         found = energy_and_forces(partial(model, frames=frames), case.graph)
         assert_close(found.energy, case.outputs["energy"])
-    ours = model.backbone.matrices  # type: ignore[union-attr]
-    assert float((ours(case.frames) - ours(random_quaternions(case.graph.num_edges, torch.Generator()))).abs().max()) > 1
 
 
 def test_a_grid_makes_the_result_depend_on_the_roll(shared: Path) -> None:
@@ -207,7 +205,7 @@ def test_files_and_stored_constants(shared: Path, tmp_path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any], dict[str, Tensor]], Any], str]] = {
-    "a tensor missing": (lambda c, s: s.pop("backbone.blocks.1.edge_wise.so2_conv_2.fc_m0.bias"), "nothing for .*fc_m0"),
+    "a tensor missing": (lambda c, s: s.pop("backbone.blocks.1.edge_wise.so2_conv_2.fc_m0.bias"), "got nothing"),
     "a tensor too many": (lambda c, s: s.update({"backbone.charge.weight": torch.ones(3)}), "charge.weight"),
     "another size": (lambda c, s: c.update(hidden_channels=15), r"got \(.*; expected"),
     "an argument missing": (lambda c, s: c.pop("mmax"), "without mmax"),
