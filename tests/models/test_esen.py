@@ -284,4 +284,3 @@ def test_the_seed_decides_the_weights_and_nothing_else_does() -> None:
 def test_impossible_configurations_are_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         replace(SMALL, **change)
-
