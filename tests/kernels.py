@@ -22,11 +22,12 @@ from irrepc.algebra.recipe import (
     read_product,
     uvu_paths,
 )
+from irrepc.algebra.so2_recipe import OrderGateRecipe, RotateBackRecipe, RotateRecipe
 from irrepc.ir.kernel import Kernel, Operand
 
 ROWS = 4
 SIZES = {"sender": 3, "receiver": 2, "species": 3}
-EXTENTS = {"u": 2, "u1": 1, "v": 3, "k": 2, "k1": 3}
+EXTENTS = {"u": 2, "u1": 1, "v": 3, "k": 2, "k1": 3, "h": 2}
 
 
 def convolution(irreps: str, lmax: int, allowed: str | None = None) -> ProductRecipe:
@@ -57,6 +58,13 @@ RECIPES: dict[str, Recipe] = {
     "gate": GateRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0]),
     "norm": NormRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0]),
     "contraction": ContractionRecipe(1, (0, 1), 3),
+    "wigner rows": WignerRecipe(3, 1),
+    "rotate": RotateRecipe(2, 1),
+    "rotate, two sides, weights by order": RotateRecipe(2, 1, 2, "order"),
+    "rotate, weights by degree": RotateRecipe(1, 1, 2, "degree"),
+    "rotate back": RotateBackRecipe(2, 1),
+    "rotate back, heads": RotateBackRecipe(1, 1, heads=True),
+    "order gate": OrderGateRecipe(2, 1),
 }
 
 

@@ -25,7 +25,7 @@ from ase.build import molecule
 from torch import Tensor
 
 from irrepc.models.checkpoint import load_model, save_model
-from irrepc.models.potential import Prediction, energy_and_forces
+from irrepc.models.potential import Prediction, energy_and_forces, predict
 from irrepc.nn.graph import Graph, batch
 from irrepc.nn.neighbours import graph_of_atoms
 from irrepc.nn.rotations import random_rotations
@@ -51,6 +51,8 @@ class ModelChecks:
     """Of symmetries, relative to the largest force (float64)."""
     single_tolerance = 2e-4
     """Of float32 against float64, relative to the largest force."""
+    step = 1e-3
+    """Å, of finite differences."""
     inverts = True
     """Whether reflections are symmetries of the network."""
     vanishes_at_cutoff = True
@@ -131,7 +133,7 @@ class ModelChecks:
     def test_a_batch_is_its_structures(self, model: Any) -> None:
         parts = [*structures().values(), Atoms("O"), Atoms("HH", positions=[[0, 0, 0], [0, 0.74, 0]])]
         singles = [self.predict(model, atoms) for atoms in parts]
-        whole = energy_and_forces(model, batch([self.graph(model, atoms) for atoms in parts]))
+        whole = predict(model, batch([self.graph(model, atoms) for atoms in parts]))
         expected = Prediction(*(torch.cat([getattr(s, f) for s in singles]) for f in Prediction._fields[:3]), None)
         self.assert_same(whole, expected)
 
@@ -152,7 +154,7 @@ class ModelChecks:
                 return float(self.predict(model, moved).energy)
 
             expected = -float((forces * torch.from_numpy(direction)).sum())
-            assert abs(self.difference(energy, 1e-3) - expected) < margin * math.sqrt(direction.size)
+            assert abs(self.difference(energy, self.step) - expected) < margin * math.sqrt(direction.size)
 
     def test_stress_is_the_gradient_by_strain(self, model: Any) -> None:
         atoms = structures()["solid"]
@@ -237,7 +239,7 @@ class ModelChecks:
 
     def test_float32_agrees_with_float64(self, model: Any, atoms: Atoms) -> None:
         single = self.build(torch.float32, "torch")
-        found = energy_and_forces(single, self.graph(single, atoms, torch.float32))
+        found = predict(single, self.graph(single, atoms, torch.float32))
         expected = self.predict(model, atoms)
         margin = self.single_tolerance * max(float(expected.forces.abs().max()), 1e-3)
         assert found.forces.dtype == torch.float32

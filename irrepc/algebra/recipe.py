@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from irrepc.algebra.irreps import Irrep, Irreps, check_degree
+from irrepc.algebra.so2_recipe import OrderGateRecipe, RotateBackRecipe, RotateRecipe, check_order
 from irrepc.errors import RecipeError
 
 NORMALIZATIONS = ("component", "norm")
@@ -65,12 +66,15 @@ class HarmonicsRecipe:
 
 @dataclass(frozen=True, slots=True)
 class WignerRecipe:
-    """Wigner-D blocks D^0 ... D^lmax of a unit quaternion."""
+    """Wigner-D blocks D^0 ... D^lmax of a unit quaternion; with mmax only their rows |m'| <= mmax."""
 
     lmax: int
+    mmax: int | None = None
 
     def __post_init__(self) -> None:
         check_degree(self.lmax)
+        if self.mmax is not None:
+            check_order("wigner_d", self.lmax, self.mmax)
 
     @property
     def name(self) -> str:
@@ -78,7 +82,7 @@ class WignerRecipe:
         return "wigner_d"
 
     def __str__(self) -> str:
-        return f"wigner_d(lmax={self.lmax})"
+        return f"wigner_d(lmax={self.lmax}{'' if self.mmax is None else f', mmax={self.mmax}'})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,18 @@ class ContractionRecipe:
         return f"symmetric_contraction(lmax={self.lmax} -> {outputs}; correlation={self.correlation})"
 
 
-Recipe = HarmonicsRecipe | WignerRecipe | ProductRecipe | LinearRecipe | GateRecipe | NormRecipe | ContractionRecipe
+Recipe = (
+    HarmonicsRecipe
+    | WignerRecipe
+    | ProductRecipe
+    | LinearRecipe
+    | GateRecipe
+    | NormRecipe
+    | ContractionRecipe
+    | RotateRecipe
+    | RotateBackRecipe
+    | OrderGateRecipe
+)
 
 
 def digest(recipe: Recipe) -> str:

@@ -14,11 +14,13 @@ from irrepc.algebra.recipe import (
     Recipe,
     WignerRecipe,
 )
+from irrepc.algebra.so2_recipe import OrderGateRecipe, RotateBackRecipe, RotateRecipe, kept_start, orders
 from irrepc.errors import RecipeError
 from irrepc.frontend.contraction import coefficients, symmetric_contraction
 from irrepc.frontend.harmonics import spherical_harmonics
 from irrepc.frontend.products import gate, linear, squared_norm, tensor_product
-from irrepc.frontend.wigner import wigner_d
+from irrepc.frontend.so2 import order_gate, rotate, rotate_back
+from irrepc.frontend.wigner import wigner_d, wigner_d_rows
 from irrepc.ir.check import check
 from irrepc.ir.kernel import Kernel
 
@@ -33,7 +35,7 @@ def derive(recipe: Recipe) -> Kernel:
         case HarmonicsRecipe():
             kernel = spherical_harmonics(recipe.lmax, recipe.normalization)
         case WignerRecipe():
-            kernel = wigner_d(recipe.lmax)
+            kernel = wigner_d(recipe.lmax) if recipe.mmax is None else wigner_d_rows(recipe.lmax, recipe.mmax)
         case ProductRecipe():
             kernel = tensor_product(recipe)
         case LinearRecipe():
@@ -44,6 +46,12 @@ def derive(recipe: Recipe) -> Kernel:
             kernel = squared_norm(recipe)
         case ContractionRecipe():
             kernel = symmetric_contraction(recipe)
+        case RotateRecipe():
+            kernel = rotate(recipe)
+        case RotateBackRecipe():
+            kernel = rotate_back(recipe)
+        case OrderGateRecipe():
+            kernel = order_gate(recipe)
         case _:
             raise RecipeError(f"derive: got {recipe!r}; expected a recipe of irrepc.algebra.recipe")
     return check(kernel)
@@ -70,6 +78,12 @@ def estimate(recipe: Recipe) -> int:
         case ContractionRecipe():
             degrees = [1 + len(slot.monomial) for slot in coefficients(recipe)]
             return sum(1 + n + n * n for n in degrees)
+        case RotateRecipe():
+            return 13 * recipe.sides * kept_start(recipe.lmax + 1, recipe.mmax)
+        case RotateBackRecipe():
+            return 13 * kept_start(recipe.lmax + 1, recipe.mmax)
+        case OrderGateRecipe():
+            return 13 * sum(map(len, orders(recipe.lmax, recipe.mmax)))
         case _:
             return 13 * sum(b.irrep.dim for b in recipe.left)
 

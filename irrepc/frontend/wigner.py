@@ -6,14 +6,17 @@ are the monomials a^(M+n)·b^(M-n) and a^(M+n)·b̄^(M-n); each degree multiplie
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
 from irrepc.algebra.irreps import check_degree
+from irrepc.algebra.so2_recipe import kept_entry
 from irrepc.algebra.surd import ONE, Surd
 from irrepc.frontend.program import Program, scalars, signed, times
 from irrepc.frontend.rotations import cayley_klein
 from irrepc.ir.kernel import Kernel, Ref, Term
+from irrepc.ir.passes import merge
 
 # Up to this degree in (A, B) a profile is cheaper as a polynomial in them than by the recurrence in l.
 _CLOSED_DEGREE = 3
@@ -73,6 +76,29 @@ def wigner_d(lmax: int) -> Kernel:
     ]
     doc = f"Wigner-D blocks l = 0 ... {lmax} of a unit quaternion (w, x, y, z), row-major in (m', m)"
     return program.kernel("wigner_d", scalars("q", "wxyz"), scalars("D", names), doc)
+
+
+def wigner_d_rows(lmax: int, mmax: int) -> Kernel:
+    """The kernel of the rows |m'| <= mmax of D^0 ... D^lmax, and of nothing that only the other rows would need.
+
+    q (row, 4) -> D (row, Σ_l (2 min(l, mmax) + 1)(2l + 1)), blocks and rows in the order of `wigner_d`.
+    """
+    full = wigner_d(lmax)
+    target = {
+        block_start(l) + (l + row) * (2 * l + 1) + l + column: kept_entry(l, mmax, row, column)
+        for l in range(lmax + 1)
+        for row in range(-min(l, mmax), min(l, mmax) + 1)
+        for column in range(-l, l + 1)
+    }
+    (output,) = full.outputs
+    kept = tuple(
+        e._replace(target=Ref("D", target[e.target.component])) if e.target.operand == "D" else e
+        for e in full.equations
+        if e.target.operand != "D" or e.target.component in target
+    )
+    names = [output.label(i) for i in target]
+    doc = f"rows |m'| <= {mmax} of {full.doc}"
+    return merge(replace(full, outputs=(scalars("D", names),), equations=kept, doc=doc))
 
 
 def block_start(l: int) -> int:

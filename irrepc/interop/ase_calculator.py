@@ -12,7 +12,7 @@ import torch
 
 from irrepc.errors import require
 from irrepc.models.checkpoint import Network, load_model
-from irrepc.models.potential import energy_and_forces
+from irrepc.models.potential import DirectForces, predict
 from irrepc.nn.neighbours import SkinList, species_of
 
 try:
@@ -63,6 +63,8 @@ class IrrepcCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         atoms = self.atoms
         solid = bool(np.any(atoms.pbc)) and atoms.cell.rank == 3
+        if "stress" in properties and isinstance(self.model, DirectForces):
+            raise PropertyNotImplementedError("stress: got a network with a force head; expected forces by gradient")
         if "stress" in properties and not solid:
             raise PropertyNotImplementedError(
                 f"stress: got pbc {atoms.pbc.tolist()} and cell {atoms.cell.tolist()}; "
@@ -70,7 +72,8 @@ class IrrepcCalculator(Calculator):
             )
         species = species_of(atoms.numbers, self.model.species)
         graph = self.pairs.graph(species, atoms.positions, np.asarray(atoms.cell), atoms.pbc, dtype=self.dtype)
-        found = energy_and_forces(self.model, graph.to(self.device), stress=solid)
+        stress = solid and not isinstance(self.model, DirectForces)
+        found = predict(self.model, graph.to(self.device), stress=stress)
         energy = float(found.energy)
         self.results = {
             "energy": energy,
@@ -79,5 +82,5 @@ class IrrepcCalculator(Calculator):
             "forces": found.forces.double().cpu().numpy(),
         }
         if found.stress is not None:
-            stress = found.stress[0].double().cpu().numpy()
-            self.results["stress"] = np.array([stress[i, j] for i, j in _VOIGT])
+            tensor = found.stress[0].double().cpu().numpy()
+            self.results["stress"] = np.array([tensor[i, j] for i, j in _VOIGT])

@@ -1,15 +1,19 @@
 """Networks, each readable beside its paper, the potential that differentiates them, and the file they are saved in."""
 
 from irrepc.models.checkpoint import load_model, save_model
+from irrepc.models.esen import ESEN, DirectESEN, ESENConfig
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
-from irrepc.models.potential import Potential, Prediction, energy_and_forces
+from irrepc.models.potential import Potential, Prediction, energy_and_forces, predict
 from irrepc.models.tfn import TFN, TFNConfig, complete_graph
 from irrepc.models.tfn_tasks import TFNClassifier, TFNEnergy
 
 __all__ = [
+    "ESEN",
     "MACE",
     "TFN",
+    "DirectESEN",
+    "ESENConfig",
     "MACEConfig",
     "NequIP",
     "NequIPConfig",
@@ -21,5 +25,6 @@ __all__ = [
     "complete_graph",
     "energy_and_forces",
     "load_model",
+    "predict",
     "save_model",
 ]

@@ -15,18 +15,21 @@ import torch
 from torch import nn
 
 from irrepc.errors import InputError
+from irrepc.models.esen import ESEN, DirectESEN, ESENConfig
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.tfn import TFN, TFNConfig
 from irrepc.models.tfn_tasks import TFNEnergy
 
-Network = NequIP | MACE | TFN | TFNEnergy
-Config = NequIPConfig | MACEConfig | TFNConfig
+Network = NequIP | MACE | TFN | TFNEnergy | ESEN | DirectESEN
+Config = NequIPConfig | MACEConfig | TFNConfig | ESENConfig
 _NETWORKS: dict[str, tuple[Callable[..., Network], type[Config]]] = {
     "NequIP": (NequIP, NequIPConfig),
     "MACE": (MACE, MACEConfig),
     "TFN": (TFN, TFNConfig),
     "TFNEnergy": (TFNEnergy, TFNConfig),
+    "ESEN": (ESEN, ESENConfig),
+    "DirectESEN": (DirectESEN, ESENConfig),
 }
 _FORMAT = "irrepc model 1"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}

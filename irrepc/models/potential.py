@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,32 @@ class Prediction(NamedTuple):
     energies: Tensor
     forces: Tensor
     stress: Tensor | None
+
+
+@runtime_checkable
+class DirectForces(Protocol):
+    """A model with a head for the forces, which are then no gradient of its energy."""
+
+    def energies_and_forces(self, graph: Graph) -> tuple[Tensor, Tensor]:
+        """Energies of atoms (N,) eV, forces (N, 3) eV/Å."""
+        ...
+
+
+def predict(
+    model: Callable[[Graph], Tensor], graph: Graph, *, stress: bool = False, create_graph: bool = False
+) -> Prediction:
+    """What the model itself means by forces: those of its head where it has one, else as `energy_and_forces`.
+
+    Raises InputError when stress is asked of a model with a force head.
+    """
+    if not isinstance(model, DirectForces):
+        return energy_and_forces(model, graph, stress=stress, create_graph=create_graph)
+    if stress:
+        raise InputError(f"predict: got stress of {type(model).__name__}; expected none, its forces are no gradient")
+    with torch.set_grad_enabled(create_graph):
+        energies, forces = model.energies_and_forces(graph)
+        energy = energies.new_zeros(graph.num_graphs).index_add(0, graph.batch, energies)
+    return Prediction(energy, energies, forces, None)
 
 
 def energy_and_forces(
@@ -64,8 +90,8 @@ class Potential(nn.Module):
         self.model = model
 
     def forward(self, graph: Graph, *, stress: bool = False, create_graph: bool = False) -> Prediction:
-        """As `energy_and_forces`."""
-        return energy_and_forces(self.model, graph, stress=stress, create_graph=create_graph)
+        """As `predict`."""
+        return predict(self.model, graph, stress=stress, create_graph=create_graph)
 
 
 def _strained(graph: Graph, strain: Tensor) -> Graph:

@@ -2,6 +2,7 @@
 
 from irrepc.nn.contraction import SymmetricContraction
 from irrepc.nn.convolution import Convolution
+from irrepc.nn.degree_norm import DegreeLayerNorm, DegreeRMSNorm, SeparateLayerNorm
 from irrepc.nn.frames import edge_frames
 from irrepc.nn.gate import Gate
 from irrepc.nn.graph import Graph, Index, batch, edge_vectors, graph_from_edges, index_of
@@ -9,7 +10,10 @@ from irrepc.nn.harmonics import SphericalHarmonics, WignerD
 from irrepc.nn.linear import Linear, SpeciesLinear
 from irrepc.nn.neighbours import SkinList, graph_of, graph_of_atoms, species_of
 from irrepc.nn.norm import EquivariantLayerNorm
-from irrepc.nn.radial import BesselBasis, GaussianBasis, ScalarMLP, cosine_cutoff, polynomial_cutoff
+from irrepc.nn.radial import BesselBasis, GaussianBasis, RadialMLP, ScalarMLP, cosine_cutoff, polynomial_cutoff
+from irrepc.nn.s2_grid import OrderS2Activation, S2Grid
+from irrepc.nn.so2 import FrameMatrices, OrderGate, Rotate, RotateBack, SO2Convolution
+from irrepc.nn.so3_linear import SO3Linear
 from irrepc.nn.tensor_product import (
     FullyConnectedTensorProduct,
     TensorProduct,
@@ -20,14 +24,26 @@ from irrepc.nn.tensor_product import (
 __all__ = [
     "BesselBasis",
     "Convolution",
+    "DegreeLayerNorm",
+    "DegreeRMSNorm",
     "EquivariantLayerNorm",
+    "FrameMatrices",
     "FullyConnectedTensorProduct",
     "Gate",
     "GaussianBasis",
     "Graph",
     "Index",
     "Linear",
+    "OrderGate",
+    "OrderS2Activation",
+    "RadialMLP",
+    "Rotate",
+    "RotateBack",
+    "S2Grid",
+    "SO2Convolution",
+    "SO3Linear",
     "ScalarMLP",
+    "SeparateLayerNorm",
     "SkinList",
     "SpeciesLinear",
     "SphericalHarmonics",

@@ -105,6 +105,18 @@ class ScalarMLP(nn.Module):
         return " -> ".join(str(n) for n in self.widths)
 
 
+class RadialMLP(nn.Sequential):
+    """Linear, layer norm, SiLU; again; Linear: the radial function of EquiformerV2 and eSEN, with biases.
+
+    Drawn uniformly in ± 1/√inputs, biases too (torch's own rule).
+    """
+
+    def __init__(self, size_in: int, hidden: int, size_out: int) -> None:
+        widths = ((size_in, hidden), (hidden, hidden))
+        layers = [m for n, k in widths for m in (nn.Linear(n, k), nn.LayerNorm(k), nn.SiLU())]
+        super().__init__(*layers, nn.Linear(hidden, size_out))
+
+
 def _positive(name: str, value: float) -> float:
     if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
         raise InputError(f"{name}: got {value!r}; expected a finite number > 0")
