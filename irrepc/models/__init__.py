@@ -1,6 +1,7 @@
 """Networks, each readable beside its paper, the potential that differentiates them, and the file they are saved in."""
 
 from irrepc.models.checkpoint import load_model, save_model
+from irrepc.models.equiformer import Equiformer, EquiformerConfig
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.potential import Potential, Prediction, energy_and_forces
@@ -10,6 +11,8 @@ from irrepc.models.tfn_tasks import TFNClassifier, TFNEnergy
 __all__ = [
     "MACE",
     "TFN",
+    "Equiformer",
+    "EquiformerConfig",
     "MACEConfig",
     "NequIP",
     "NequIPConfig",

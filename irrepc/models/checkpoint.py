@@ -15,17 +15,19 @@ import torch
 from torch import nn
 
 from irrepc.errors import InputError
+from irrepc.models.equiformer import Equiformer, EquiformerConfig
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.tfn import TFN, TFNConfig
 from irrepc.models.tfn_tasks import TFNEnergy
 
-Network = NequIP | MACE | TFN | TFNEnergy
-Config = NequIPConfig | MACEConfig | TFNConfig
+Network = NequIP | MACE | TFN | TFNEnergy | Equiformer
+Config = NequIPConfig | MACEConfig | TFNConfig | EquiformerConfig
 _NETWORKS: dict[str, tuple[Callable[..., Network], type[Config]]] = {
     "NequIP": (NequIP, NequIPConfig),
     "MACE": (MACE, MACEConfig),
     "TFN": (TFN, TFNConfig),
+    "Equiformer": (Equiformer, EquiformerConfig),
     "TFNEnergy": (TFNEnergy, TFNConfig),
 }
 _FORMAT = "irrepc model 1"
