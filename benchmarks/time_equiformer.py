@@ -22,11 +22,12 @@ import numpy as np
 import torch
 
 from irrepc.interop.equiformer import equiformer_from
-from irrepc.models.equiformer import MD17_L2, MD17_L3, Equiformer
+from irrepc.models.equiformer import Equiformer
+from irrepc.models.equiformer_config import MD17_L2, MD17_L3
 from irrepc.models.potential import energy_and_forces
 from irrepc.nn.neighbours import graph_of
 
-_NAMES = {2: "graph_attention_transformer_nonlinear_exp_l2_md17", 3: "graph_attention_transformer_nonlinear_exp_l3_md17"}
+_NAME = "graph_attention_transformer_nonlinear_exp_l{}_md17"
 _CONFIGS = {2: MD17_L2, 3: MD17_L3}
 ATOMS, EDGES, CUTOFF = 21, 230, 5.0
 
@@ -89,7 +90,7 @@ def official(checkout: str, degree: int, graph: Any) -> torch.nn.Module:
     package.__path__ = [f"{checkout}/nets"]  # its __init__ would import networks that need more packages
     sys.modules["nets"] = package
     module = importlib.import_module("nets.graph_attention_transformer_md17")
-    made: torch.nn.Module = getattr(module, _NAMES[degree])("64x0e", CUTOFF, num_basis=32)
+    made: torch.nn.Module = getattr(module, _NAME.format(degree))("64x0e", CUTOFF, num_basis=32)
     return made
 
 

@@ -122,7 +122,8 @@ def _outputs(recipe: ProductRecipe, rows: str) -> tuple[tuple[Operand, ...], dic
         whole = _operand("o", recipe.out, rows, index)
         starts = _starts(recipe.out)
         return (whole,), {(i, m): Ref("o", starts[i] + m) for i, b in enumerate(recipe.out) for m in range(b.irrep.dim)}
-    operands, places = [], {}
+    operands: list[Operand] = []
+    places: dict[tuple[int, int], Ref] = {}
     for n, (irrep, run) in enumerate(groupby(range(len(recipe.out)), lambda i: recipe.out[i].irrep)):
         blocks = tuple(run)
         inside = [(i, m) for m in range(irrep.dim) for i in blocks]

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from irrepc.errors import InputError
 from irrepc.interop.e3nn_signs import path_signs
-from irrepc.models.equiformer import Equiformer, EquiformerConfig, ScalarReadout, TransformerBlock
+from irrepc.models.equiformer import Equiformer, ScalarReadout, TransformerBlock
+from irrepc.models.equiformer_config import EquiformerConfig
 from irrepc.nn.attention import GraphAttention, LinearValue
 from irrepc.nn.block_linear import BlockLinear
 from irrepc.nn.depthwise import Depthwise
@@ -129,7 +130,8 @@ def equiformer_from(
 def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> EquiformerConfig:
     """The arguments of the authors' model as ours; how many species there are is read off the tensors.
 
-    64 species are counted by atomic number (MD17), 5 are H, C, N, O, F (QM9). Raises InputError for what we do not have.
+    64 species are counted by atomic number (MD17), 5 are H, C, N, O, F (QM9).
+    Raises InputError for what we do not have.
     """
     missing = sorted(set(_NEEDED.values()) - config.keys())
     if missing:
@@ -188,7 +190,7 @@ class _Reader:
                 self.fill(tensor, f"rbf.{name}")
         elif isinstance(basis, EnvelopedBessel):
             self.fill(basis.bessel.roots, "rbf.rbf.frequencies")
-            basis.bessel.roots /= math.pi
+            basis.bessel.roots.div_(math.pi)
         else:
             assert isinstance(basis, ExponentialBasis)
             for name in ("means", "betas"):  # buffers, which not every file holds; they follow from the configuration
@@ -209,8 +211,8 @@ class _Reader:
         self.fill(layer.last, f"{name}.net.{3 * len(layer.layers)}.weight")
         self.fill(layer.offset, f"{name}.offset")
         signs = self.path_weights(plan, layer.last)
-        layer.last *= signs.unsqueeze(-1)
-        layer.offset *= signs
+        layer.last.mul_(signs.unsqueeze(-1))
+        layer.offset.mul_(signs)
 
     def block(self, block: TransformerBlock, name: str) -> None:
         self.norm(block.norm_1, f"{name}.norm_1")
@@ -233,8 +235,9 @@ class _Reader:
             self.radial(layer.radial, layer.product.plan, f"{name}.sep_act.dtp_rad")
             self.linear(layer.score, f"{name}.sep_alpha")
             self.linear(value.linear, f"{name}.sep_act.lin")
-            self.fill(value.weight, f"{name}.sep_value.dtp.tp.weight")
-            value.weight *= self.path_weights(value.sum.plan, value.weight)
+            plan = value.sum.plan
+            weight = self.take(f"{name}.sep_value.dtp.tp.weight", plan.weight_numel).reshape(-1)
+            value.weight.copy_(plan.sorted_weight(weight * self.path_weights(plan, weight)))
             self.linear(value.mix, f"{name}.sep_value.lin")
         self.linear(layer.projection, f"{name}.proj")
 

@@ -1,7 +1,8 @@
 """Networks, each readable beside its paper, the potential that differentiates them, and the file they are saved in."""
 
 from irrepc.models.checkpoint import load_model, save_model
-from irrepc.models.equiformer import Equiformer, EquiformerConfig
+from irrepc.models.equiformer import Equiformer
+from irrepc.models.equiformer_config import EquiformerConfig
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.potential import Potential, Prediction, energy_and_forces

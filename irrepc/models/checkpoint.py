@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from irrepc.errors import InputError
-from irrepc.models.equiformer import Equiformer, EquiformerConfig
+from irrepc.models.equiformer import Equiformer
+from irrepc.models.equiformer_config import EquiformerConfig
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.tfn import TFN, TFNConfig

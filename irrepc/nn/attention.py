@@ -1,7 +1,7 @@
 """Graph attention between atoms: a softmax over the neighbours of each atom, for each head, and the weighted sum.
 
     m_e = L_s(x_j) + L_d(x_i),  t_e = R(r_e) · (m_e ⊗ Y_e)           a message for each edge j → i
-    α_eh = softmax_i(a_h · leaky(Linear(t_e)_h))                     scores, from its scalars
+    α_eh = softmax_i(a_h · leaky(Linear(t_e)_h))                     from its scalars
     x'_i = Linear(Σ_e α_eh v_eh),  v = Linear(t)  or  v = Linear(gate(Linear(t)) ⊗ Y)
 
 Liao and Smidt, Equiformer, ICLR 2023, section 4.2 and figure 1b.
@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
-from irrepc.nn.block_linear import BlockLinear
+from irrepc.nn.block_linear import BlockLinear, together
 from irrepc.nn.depthwise import DepthwiseProduct, DepthwiseSum
 from irrepc.nn.distance_bases import RadialProfile
 from irrepc.nn.dropout import EquivariantDropout, check_rate
 from irrepc.nn.graph import Graph, Index
-from irrepc.nn.linear import joined
 from irrepc.nn.swish_gate import SwishGate
 
 LEAKY_GAIN = 1.531320475574866
@@ -66,11 +65,6 @@ def edges_of(graph: Graph, harmonics: Tensor, basis: Tensor, heads: int) -> Edge
     return Edges(harmonics, basis, graph, copies, targets)
 
 
-def smooth_leaky_relu(x: Tensor) -> Tensor:
-    """(0.6 + 0.4 tanh(x/2)) x times its gain: slope 1 far above zero, 0.2 far below. Same shape."""
-    return (torch.tanh(x * 0.5) * (0.4 * LEAKY_GAIN) + 0.6 * LEAKY_GAIN) * x
-
-
 def edge_softmax(scores: Tensor, receivers: Index) -> Tensor:
     """exp(s_e) / (Σ exp + 1e-16) over the edges of each receiver; scores (E, heads) -> (E, heads).
 
@@ -93,13 +87,13 @@ class LinearValue(nn.Module):
         self.linear = BlockLinear(irreps_message, irreps_heads)
 
     def forward(self, message: Sequence[Tensor], alpha: Tensor, edges: Edges) -> list[Tensor]:
-        """Blocks of t (E, dim), α (E, heads) -> for each block of the heads (N, dim), channels (head, channel)."""
-        receivers, heads = edges.graph.receivers.values, alpha.shape[1]
-        out = []
-        for value, block in zip(self.linear.apart(message), self.linear.irreps_out, strict=True):
-            parts = value.view(-1, block.irrep.dim, heads, block.mul // heads)
-            weighted = (parts * alpha[:, None, :, None]).flatten(1)
-            out.append(value.new_zeros(edges.graph.num_atoms, block.dim).index_add(0, receivers, weighted))
+        """t apart, α (E, heads) -> features of the atoms apart, irreps of all heads, channels (head, channel)."""
+        receivers, (count, heads) = edges.graph.receivers.values, alpha.shape
+        atoms, out = edges.graph.num_atoms, []
+        for value, block in zip(self.linear(message), self.linear.irreps_out, strict=True):
+            parts = value.view(count, block.irrep.dim, heads, block.mul // heads) * alpha[:, None, :, None]
+            summed = value.new_zeros(atoms, block.dim).index_add(0, receivers, parts.flatten(1))
+            out.append(summed.view(atoms * block.irrep.dim, block.mul))
         return out
 
 
@@ -108,7 +102,7 @@ class NonlinearValue(nn.Module):
 
     The last linear map does not depend on the edge, so the sum over edges comes before it; α scales the harmonics.
 
-    weight  flat, one number for each path and channel of the product with Y
+    weight  flat, one number for each channel of the product with Y, in the order of its irreps
     """
 
     def __init__(
@@ -120,25 +114,27 @@ class NonlinearValue(nn.Module):
         self.sum = DepthwiseSum(irreps_in, irreps_edge, irreps_heads, backend)
         self.weight = nn.Parameter(torch.randn(self.sum.weight_numel))
         self.mix = BlockLinear(self.sum.irreps_out, irreps_heads)
+        self._channels = tuple(b.mul for b in self.sum.irreps_out)
 
     def forward(self, message: Sequence[Tensor], alpha: Tensor, edges: Edges) -> list[Tensor]:
-        """Blocks of t (E, dim), α (E, heads) -> for each block of the heads (N, dim), channels (head, channel)."""
+        """t apart, α (E, heads) -> features of the atoms apart, irreps of all heads, channels (head, channel)."""
         atoms, heads = edges.graph.num_atoms, alpha.shape[1]
-        x = self.gate(self.linear.apart(message))
+        x = self.gate(self.linear(message))
         y = (alpha.t().unsqueeze(-1) * edges.harmonics).flatten(0, 1)
         sums = self.sum(x, y, edges.copies, edges.targets)
-        weights, matrices, out = self.sum.plan.by_irrep(self.weight), self.mix.matrices(), []
+        weights, matrices, out = self.weight.split_with_sizes(self._channels), self.mix.matrices(), []
         for feed, block in zip(self.mix.feeds, self.mix.irreps_out, strict=True):
+            rows = atoms * block.irrep.dim
             if feed is None:
-                out.append(x.new_zeros(atoms, block.dim))
+                out.append(x.new_zeros(rows, block.mul))
                 continue
-            matrix = (weights[feed.block].unsqueeze(1) * matrices[feed.matrix]).view(-1, heads, block.mul // heads)
-            rows = sums[feed.block].view(heads, atoms * block.irrep.dim, matrix.shape[0])
-            v = torch.bmm(rows, matrix.transpose(0, 1)).transpose(0, 1)
-            if feed.biased:
+            channels = self._channels[feed.block]
+            matrix = (weights[feed.block].unsqueeze(1) * matrices[feed.matrix]).view(channels, heads, -1)
+            v = torch.bmm(sums[feed.block].view(heads, rows, channels), matrix.transpose(0, 1)).transpose(0, 1)
+            if feed.biased and self.mix.bias is not None:
                 total = alpha.new_zeros(atoms, heads).index_add(0, edges.graph.receivers.values, alpha)
                 v = v + total.unsqueeze(-1) * self.mix.bias.view(heads, -1)
-            out.append(v.reshape(atoms, block.dim))
+            out.append(v.reshape(rows, block.mul))
         return out
 
 
@@ -153,6 +149,8 @@ class GraphAttention(nn.Module):
 
     dot           (heads, scalars) the vectors a_h
     """
+
+    own: Tensor
 
     def __init__(
         self,
@@ -182,6 +180,7 @@ class GraphAttention(nn.Module):
         self.score = BlockLinear(message, Irreps((Block(heads * scalars, Irrep(0, 1)),)))
         self.dot = nn.Parameter(torch.empty(heads, scalars))
         nn.init.xavier_uniform_(self.dot)
+        self.register_buffer("own", torch.eye(heads), persistent=False)
         self.value = (
             NonlinearValue(message, irreps_in, irreps_edge, irreps_heads, backend)
             if nonlinear
@@ -191,22 +190,27 @@ class GraphAttention(nn.Module):
         self.projection = BlockLinear(irreps_heads, irreps_out)
         self.dropout = EquivariantDropout(irreps_out, proj_drop)
 
-    def forward(self, x: Tensor, edges: Edges) -> Tensor:
-        """x (N, irreps_in.dim) -> (N, irreps_out.dim)."""
-        graph = edges.graph
-        message = self.source(x).index_select(0, graph.senders.values) + self.target(x).index_select(
-            0, graph.receivers.values
-        )
-        message = self.product(message, edges.harmonics, self.radial(edges.basis))
-        scalars = smooth_leaky_relu(self.score.apart(message)[0]).view(-1, *self.dot.shape)
-        alpha = edge_softmax((scalars * self.dot).sum(-1), graph.receivers)
-        alpha = F.dropout(alpha, self.alpha_drop, self.training)
-        values = self.value(message, alpha, edges)
+    def forward(self, x: Sequence[Tensor], edges: Edges) -> list[Tensor]:
+        """Features of the atoms apart, irreps_in -> irreps_out."""
+        graph, irreps = edges.graph, self.source.irreps_in
+        sent, received = together(self.source(x), irreps), together(self.target(x), irreps)
+        message = sent.index_select(0, graph.senders.values) + received.index_select(0, graph.receivers.values)
+        parts = self.product(message, edges.harmonics, self.radial(edges.basis))
+        alpha = edge_softmax(self.scores(parts), graph.receivers)
+        alpha = F.dropout(alpha, self.alpha_drop, self.training) if self.alpha_drop else alpha
+        values = self.value(parts, alpha, edges)
         if self.rescale:
-            degree = graph.receivers.start.diff().to(x.dtype).unsqueeze(-1)
-            values = [v * degree for v in values]
-        out: Tensor = self.dropout(joined(self.projection.apart(values), 1))
+            degree = graph.receivers.start.diff().to(sent.dtype)
+            values = [v * degree.repeat_interleave(v.shape[0] // max(graph.num_atoms, 1)).unsqueeze(1) for v in values]
+        out: list[Tensor] = self.dropout(self.projection(values))
         return out
+
+    def scores(self, message: Sequence[Tensor]) -> Tensor:
+        """a_h · leaky(s_h), (E, heads); leaky(s) = 0.2 s + 0.8 silu(s) times its gain: slope 1 above, 0.2 below 0."""
+        s = self.score(message)[0]
+        # one matrix product for all heads: a_h in the rows of head h, zero elsewhere
+        dots = (self.dot.unsqueeze(-1) * self.own.unsqueeze(1)).flatten(0, 1) * (0.8 * LEAKY_GAIN)
+        return torch.add(F.silu(s), s, alpha=0.25) @ dots
 
     def extra_repr(self) -> str:
         """For repr."""

@@ -1,6 +1,8 @@
-"""BlockLinear: an equivariant linear map with weights as they are stored, on features whose irreps may lie apart.
+"""BlockLinear: an equivariant linear map of features whose irreps lie apart, one matrix product for each.
 
-The fan-in is part of the weights (Liao and Smidt 2023, LinearRS of the authors' code): nothing is scaled at run time.
+Features apart are a list with a contiguous matrix (rows · (2l + 1), channels) for each block of their irreps: a linear
+map reads and writes them without a copy. The fan-in is part of the weights (LinearRS of Equiformer's authors), so
+nothing is scaled at run time.
 """
 
 from __future__ import annotations
@@ -14,7 +16,19 @@ from torch import Tensor, nn
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.errors import IrrepsError
-from irrepc.nn.linear import check_width, joined
+from irrepc.nn.linear import joined
+
+
+def apart(x: Tensor, irreps: Irreps) -> list[Tensor]:
+    """(rows, irreps.dim), ir_mul -> a matrix (rows · (2l + 1), mul) for each block."""
+    parts = x.split_with_sizes([b.dim for b in irreps], 1)
+    return [part.reshape(x.shape[0] * b.irrep.dim, b.mul) for part, b in zip(parts, irreps, strict=True)]
+
+
+def together(blocks: Sequence[Tensor], irreps: Irreps) -> Tensor:
+    """Features apart -> (rows, irreps.dim), ir_mul."""
+    rows = blocks[0].shape[0] // irreps[0].irrep.dim
+    return joined([part.view(rows, b.dim) for part, b in zip(blocks, irreps, strict=True)], 1)
 
 
 class Feed(NamedTuple):
@@ -28,7 +42,7 @@ class Feed(NamedTuple):
 class BlockLinear(nn.Module):
     """y_v = Σ_u W_uv x_u + b_v within each irrep; each irrep stands in one block of either side.
 
-    weight  flat: for each input block whose irrep comes out too, a matrix (mul_in, mul_out); drawn with variance 1/mul_in
+    weight  flat: for each input block whose irrep comes out too, a matrix (mul_in, mul_out); of variance 1/mul_in
     bias    (channels of the 0e output block,), zeros at first
 
     An output block that nothing feeds is zero. Raises IrrepsError where an irrep stands in two blocks.
@@ -58,35 +72,28 @@ class BlockLinear(nn.Module):
             Feed(sources[b.irrep], shared.index(b.irrep), bias and b.irrep.is_scalar) if b.irrep in ins else None
             for b in self.irreps_out
         )
-        self._widths = tuple(b.dim for b in self.irreps_in)
         self.weight_numel = sum(self._sizes)
         pieces = [torch.randn(n * m, dtype=dtype) / math.sqrt(n) for n, m in self._shapes]
         self.weight = nn.Parameter(joined(pieces, 0) if pieces else torch.zeros(0, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(self.irreps_out.count("0e"), dtype=dtype)) if bias else None
 
     def matrices(self) -> list[Tensor]:
-        """Views of the weight, (mul_in, mul_out), one for each irrep that both sides have, in the order of the input."""
+        """Views of the weight, (mul_in, mul_out), one for each irrep of both sides, in the order of the input."""
         pieces = self.weight.split_with_sizes(self._sizes)
         return [w.view(shape) for w, shape in zip(pieces, self._shapes, strict=True)]
 
-    def apart(self, blocks: Sequence[Tensor]) -> list[Tensor]:
-        """Input blocks (rows, (2l + 1)·mul), one for each irrep -> output blocks alike, contiguous."""
+    def forward(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+        """Features of irreps_in apart -> features of irreps_out apart."""
         matrices, out = self.matrices(), []
         for feed, block in zip(self.feeds, self.irreps_out, strict=True):
             if feed is None:
-                out.append(blocks[0].new_zeros(blocks[0].shape[0], block.dim))
-                continue
-            rows = blocks[feed.block].shape[0]
-            matrix = matrices[feed.matrix]
-            x = blocks[feed.block].reshape(rows * block.irrep.dim, matrix.shape[0])
-            y = torch.addmm(self.bias, x, matrix) if feed.biased and self.bias is not None else x @ matrix
-            out.append(y.view(rows, block.dim))
+                rows = blocks[0].shape[0] // self.irreps_in[0].irrep.dim
+                out.append(blocks[0].new_zeros(rows * block.irrep.dim, block.mul))
+            elif feed.biased and self.bias is not None:
+                out.append(torch.addmm(self.bias, blocks[feed.block], matrices[feed.matrix]))
+            else:
+                out.append(blocks[feed.block] @ matrices[feed.matrix])
         return out
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(rows, irreps_in.dim) -> (rows, irreps_out.dim), both ir_mul."""
-        check_width("BlockLinear", x, self.irreps_in)
-        return joined(self.apart(x.split_with_sizes(self._widths, 1)), 1)
 
     def extra_repr(self) -> str:
         """Irreps and the number of weights, for repr."""

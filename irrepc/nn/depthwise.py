@@ -1,11 +1,9 @@
 """Depthwise tensor products: each channel of the features times the harmonics, along every path, channels unmixed.
 
-Outputs are sorted by degree, even parity first, and come as one array for each irrep, ready for a linear map.
+Outputs are sorted by degree, even parity first, and their irreps lie apart (irrepc/nn/block_linear.py).
 """
 
 from __future__ import annotations
-
-from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -52,12 +50,16 @@ class Depthwise:
             (self.left[p.left].irrep.l, self.right[p.right].irrep.l, self.out[p.out].irrep.l) for p in self.paths
         )
 
-    def by_irrep(self, weight: Tensor) -> list[Tensor]:
-        """A weight (weight_numel, ...) in the order of the paths -> for each output irrep, its channels' weights."""
-        pieces = [weight[self.weight_slices[k]] for k in self.order]
-        runs = [len(list(run)) for _, run in groupby(b.irrep for b in self.blocks)]
-        starts = [sum(runs[:k]) for k in range(len(runs))]
-        return [torch.cat(pieces[s : s + n]) for s, n in zip(starts, runs, strict=True)]
+    def sorted_weight(self, weight: Tensor) -> Tensor:
+        """A weight (weight_numel,) in the order of the paths -> in the order of `blocks`."""
+        return torch.cat([weight[self.weight_slices[k]] for k in self.order])
+
+    def apart(self, arrays: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
+        """What the kernel gives -> features of irreps_out apart."""
+        whole = arrays if isinstance(arrays, tuple) else (arrays,)
+        return [
+            a.view(a.shape[0] * b.irrep.dim, b.mul) for a, b in zip(whole, self.irreps_out, strict=True)
+        ]
 
 
 class DepthwiseProduct(nn.Module):
@@ -74,10 +76,9 @@ class DepthwiseProduct(nn.Module):
         recipe = ProductRecipe(plan.left, plan.right, plan.out, plan.paths, weights="row", apart=True)
         self._kernel = load(recipe, check_choice(backend))
 
-    def forward(self, x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, ...]:
-        """x (E, irreps_in.dim), y (E, irreps_edge.dim), w (E, weight_numel) -> (E, dim) for each block of irreps_out."""
-        out = self._kernel(x, y, w, *self.plan.extents)
-        return out if isinstance(out, tuple) else (out,)
+    def forward(self, x: Tensor, y: Tensor, w: Tensor) -> list[Tensor]:
+        """x (E, irreps_in.dim), y (E, irreps_edge.dim), w (E, weight_numel) -> features of irreps_out apart."""
+        return self.plan.apart(self._kernel(x, y, w, *self.plan.extents))
 
     def extra_repr(self) -> str:
         """For repr."""
@@ -99,10 +100,9 @@ class DepthwiseSum(nn.Module):
         recipe = ProductRecipe(plan.left, plan.right, plan.out, paths, fused=True, apart=True)
         self._kernel = load(recipe, check_choice(backend))
 
-    def forward(self, x: Tensor, y: Tensor, senders: Index, receivers: Index) -> tuple[Tensor, ...]:
-        """x (rows, irreps_in.dim), y (E, irreps_edge.dim) -> (receivers' rows, dim) for each block of irreps_out."""
-        out = self._kernel(x, y, senders, receivers, *self.plan.extents)
-        return out if isinstance(out, tuple) else (out,)
+    def forward(self, x: Tensor, y: Tensor, senders: Index, receivers: Index) -> list[Tensor]:
+        """x (rows, irreps_in.dim), y (E, irreps_edge.dim) -> features of irreps_out apart, at the receivers' rows."""
+        return self.plan.apart(self._kernel(x, y, senders, receivers, *self.plan.extents))
 
     def extra_repr(self) -> str:
         """For repr."""

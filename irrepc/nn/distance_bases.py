@@ -17,7 +17,8 @@ from irrepc.nn.radial import BesselBasis, cosine_cutoff, polynomial_cutoff
 class TrainedGaussians(nn.Module):
     """exp(-(a r/r_c + b - μ_n)² / 2σ_n²) / (√(2π) σ_n), σ_n = |s_n| + 1e-5, all of a, b, μ, s trained.
 
-    π is 3.14159, as in the authors' code and in every network trained with it. Drawn: μ from 0 ... 1, s from 1/size ... 1.
+    π is 3.14159, as in the authors' code and in every network trained with it. μ is drawn from 0 ... 1, s from
+    1/size ... 1.
     """
 
     def __init__(self, cutoff: float, size: int, *, dtype: torch.dtype = torch.float32) -> None:
@@ -59,7 +60,7 @@ class ExponentialBasis(nn.Module):
 
 
 class EnvelopedBessel(nn.Module):
-    """u(r) √(2/r_c) sin(k_n r / r_c) / r, u the polynomial cutoff of p = 5, the k_n trained (Gasteiger 2020, eq. 7, 8)."""
+    """u(r) √(2/r_c) sin(k_n r / r_c) / r, u the polynomial cutoff of p = 5, k_n trained (Gasteiger 2020, eq. 7, 8)."""
 
     def __init__(self, cutoff: float, size: int, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ BASES: dict[str, type[TrainedGaussians] | type[ExponentialBasis] | type[Envelope
 
 
 class RadialProfile(nn.Module):
-    """Layers silu(norm(v W + b)), then v W + offset: the weights of a tensor product from a basis (Liao 2023, figure 1).
+    """Layers silu(norm(v W + b)), then v W + offset: the weights of a tensor product from a basis (Liao 2023, fig. 1).
 
     widths  of the basis, of the hidden layers and of the result
     """

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.errors import InputError
-from irrepc.nn.linear import joined
 
 
 class EquivariantDropout(nn.Module):
@@ -18,18 +16,16 @@ class EquivariantDropout(nn.Module):
         super().__init__()
         self.irreps, self.rate = Irreps.of(irreps), check_rate("dropout", rate)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(rows, irreps.dim) -> the same shape, ir_mul."""
+    def forward(self, blocks: list[Tensor]) -> list[Tensor]:
+        """Features apart (irrepc/nn/block_linear.py) -> the same shapes."""
         if not self.training or not self.rate:
-            return x
-        kept = F.dropout(x.new_ones(x.shape[0], self.irreps.num_irreps), self.rate)
-        blocks = x.split_with_sizes([b.dim for b in self.irreps], 1)
-        masks = kept.split_with_sizes([b.mul for b in self.irreps], 1)
-        out = [
-            (torch.unflatten(part, 1, (b.irrep.dim, b.mul)) * mask.unsqueeze(1)).flatten(1)
-            for part, mask, b in zip(blocks, masks, self.irreps, strict=True)
-        ]
-        return joined(out, 1)
+            return blocks
+        out = []
+        for x, b in zip(blocks, self.irreps, strict=True):
+            parts = x.view(x.shape[0] // b.irrep.dim, b.irrep.dim, b.mul)
+            kept = F.dropout(x.new_ones(parts.shape[0], 1, b.mul), self.rate)
+            out.append((parts * kept).view(x.shape))
+        return out
 
     def extra_repr(self) -> str:
         """For repr."""
@@ -43,12 +39,12 @@ class PathDropout(nn.Module):
         super().__init__()
         self.rate = check_rate("path dropout", rate)
 
-    def forward(self, x: Tensor, batch: Tensor, structures: int) -> Tensor:
-        """x (N, width) with batch (N,) counting into the structures -> the same shape."""
+    def forward(self, blocks: list[Tensor], batch: Tensor, structures: int) -> list[Tensor]:
+        """Features of the atoms apart, batch (N,) counting into the structures -> the same shapes."""
         if not self.training or not self.rate:
-            return x
-        kept = F.dropout(x.new_ones(structures, 1), self.rate)
-        return x * kept.index_select(0, batch)
+            return blocks
+        kept = F.dropout(blocks[0].new_ones(structures, 1), self.rate).index_select(0, batch)
+        return [(x.view(batch.shape[0], x.numel() // max(batch.shape[0], 1)) * kept).view(x.shape) for x in blocks]
 
     def extra_repr(self) -> str:
         """For repr."""

@@ -24,7 +24,7 @@ class SwishGate(nn.Module):
     irreps_out  0e first, then the irreps to be gated, each once
     irreps_in   0e for the scalars and then the gates, one for each other copy; then the gated irreps
 
-    Raises IrrepsError unless 0e comes first, and once.
+    Raises IrrepsError unless 0e comes first.
     """
 
     gains: Tensor
@@ -32,8 +32,8 @@ class SwishGate(nn.Module):
     def __init__(self, irreps_out: Irreps | str, backend: str = "auto") -> None:
         super().__init__()
         self.irreps_out = Irreps.of(irreps_out)
-        if not len(self.irreps_out) or not self.irreps_out[0].irrep.is_scalar or "0e" in Irreps(self.irreps_out.blocks[1:]):
-            raise IrrepsError(f"SwishGate: got {self.irreps_out}; expected 0e in the first block and in no other")
+        if not len(self.irreps_out) or not self.irreps_out[0].irrep.is_scalar:
+            raise IrrepsError(f"SwishGate: got {self.irreps_out}; expected 0e in the first block")
         self.scalars = self.irreps_out[0].mul
         gates = self.irreps_out.num_irreps - self.scalars
         self.irreps_in = Irreps((Block(self.scalars + gates, Irrep(0, 1)), *self.irreps_out.blocks[1:]))
@@ -45,8 +45,9 @@ class SwishGate(nn.Module):
         self._kernel = load(GateRecipe(left, apart=True), check_choice(backend))
 
     def forward(self, blocks: Sequence[Tensor]) -> Tensor:
-        """Blocks (rows, dim) of irreps_in -> (rows, irreps_out.dim), ir_mul."""
-        first, *gated = blocks
+        """Features of irreps_in apart -> (rows, irreps_out.dim), ir_mul."""
+        first, rows = blocks[0], blocks[0].shape[0]
+        gated = [x.view(rows, b.dim) for x, b in zip(blocks[1:], self.irreps_in.blocks[1:], strict=True)]
         opened = torch.sigmoid(first) * self.gains
         scalars = first if not gated else first[:, : self.scalars]
         out: Tensor = self._kernel(scalars, *gated, opened, *self._extents)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from irrepc.algebra.irreps import Irreps
 from irrepc.errors import ConventionError, InputError
 from irrepc.interop.e3nn_layout import to_e3nn
 from irrepc.interop.e3nn_signs import path_signs
@@ -17,6 +18,7 @@ from irrepc.interop.equiformer import equiformer_from, load_equiformer
 from irrepc.models.checkpoint import load_model, save_model
 from irrepc.models.equiformer import Equiformer
 from irrepc.models.potential import energy_and_forces
+from irrepc.nn.block_linear import together
 from irrepc.nn.graph import Graph, graph_from_edges
 
 # A: SE(3), exponentials; B: E(3), Gaussians; C: linear messages, attention head, rescaled by the degree
@@ -76,7 +78,7 @@ def test_the_other_sign_is_another_network(folder: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize(("case", "suffix"), BOTH)
-def test_intermediates(folder: Path, case: str, suffix: str) -> None:
+def test_intermediates(folder: Path, monkeypatch: pytest.MonkeyPatch, case: str, suffix: str) -> None:
     where = folder / f"{case}{suffix}"
     model = equiformer_from(arguments(where), arrays(where, "weights"), "torch", signs=SIGNS[suffix])
     seen: dict[str, Any] = {}
@@ -89,44 +91,38 @@ def test_intermediates(folder: Path, case: str, suffix: str) -> None:
         "edge_rbf": model.basis,
         "edge_sh": model.harmonics,
         "edge_degree_embedding": model.surroundings,
-        "block0_norm1": block.norm_1,
         "block0_dtp_out": block.attention.product,
         "block0_attention_out": block.attention,
         "block0_ffn_out": block.feed_forward,
         "x_after_block0": block,
         "x_after_block1": model.blocks[1],
-        "final_norm": model.norm,
     }
-    handles = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
+    for name, layer in layers.items():
+        layer.register_forward_hook(keep(name))
+    for name, norm in (("block0_norm1", block.norm_1), ("final_norm", model.norm)):
+
+        def kept(blocks: list[Tensor], name: str = name, norm: Any = norm) -> list[Tensor]:
+            seen[name] = type(norm).apart(norm, blocks)
+            return seen[name]
+
+        monkeypatch.setattr(norm, "apart", kept)
     graph, order = graph_and_edges(where)
     model(graph)
-    for handle in handles:
-        handle.remove()
-    expected, nodes = arrays(where, "outputs"), block.norm_1.irreps
-    of_edges = {"edge_rbf": None, "edge_sh": None, "block0_dtp_out": None}
-    last = model.norm.irreps
+    expected, nodes, last = arrays(where, "outputs"), block.norm_1.irreps, model.norm.irreps
+    # blocks of equal irreps, which the file keeps one for each path, lie side by side as one in e3nn's layout
+    kinds = {"edge_rbf": None, "edge_sh": None, "block0_dtp_out": block.attention.product.irreps_out}
+    kinds |= {"x_after_block1": last, "final_norm": last}
     for name in sorted(seen.keys() & expected.keys()):
-        irreps = {"edge_rbf": None, "edge_sh": None, "x_after_block1": last, "final_norm": last}.get(name, nodes)
-        value = whole(seen[name], graph)
-        reference = expected[name][order] if name in of_edges else expected[name]
-        if name == "block0_dtp_out":
-            # the file keeps one block a path; joined are those of equal irreps
-            irreps = block.attention.product.irreps_out
-            reference = joined_blocks(reference, block.attention.product.plan.blocks)
-        found = value if irreps is None else to_e3nn(value, irreps)
+        reference = expected[name][order] if expected[name].shape[0] == graph.num_edges else expected[name]
+        found = whole(seen[name], kinds.get(name, nodes))
         torch.testing.assert_close(found, reference, rtol=1e-12, atol=1e-12 * float(reference.abs().max()))
-    assert len(seen.keys() & expected.keys()) >= 9
+    assert len(seen.keys() & expected.keys()) == len(seen) == 10
 
 
-def whole(value: Any, graph: Graph) -> Tensor:
-    """A feature, or its irreps apart, as one row for each atom or edge."""
-    return value if isinstance(value, Tensor) else torch.cat(list(value), 1)
-
-
-def joined_blocks(x: Tensor, blocks: Any) -> Tensor:
-    """Signs and order as they are: in e3nn's layout, blocks side by side are one block already."""
-    assert x.shape[1] == blocks.dim
-    return x
+def whole(value: Tensor | list[Tensor], irreps: Irreps | None) -> Tensor:
+    """A feature as one row for each atom or edge, in e3nn's layout."""
+    row = value if isinstance(value, Tensor) else together(value, irreps or Irreps())
+    return row if irreps is None else to_e3nn(row, irreps)
 
 
 def test_signs_of_paths() -> None:
@@ -183,7 +179,7 @@ def test_what_does_not_fit_is_refused(folder: Path, case: str) -> None:
 
 def test_signs_must_be_known_ones(folder: Path) -> None:
     where = folder / "A_nonlinear_exp_se3"
-    with pytest.raises(ConventionError, match="e3nn-0.5, e3nn-0.4"):
+    with pytest.raises(ConventionError, match=r"e3nn-0\.5, e3nn-0\.4"):
         equiformer_from(arguments(where), arrays(where, "weights"), "torch", signs="e3nn-1")
 
 
