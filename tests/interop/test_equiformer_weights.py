@@ -18,7 +18,9 @@ from irrepc.interop.equiformer import equiformer_from, load_equiformer
 from irrepc.models.checkpoint import load_model, save_model
 from irrepc.models.equiformer import Equiformer
 from irrepc.models.potential import energy_and_forces
+from irrepc.nn.attention import NonlinearValue
 from irrepc.nn.block_linear import together
+from irrepc.nn.depthwise import DepthwiseProduct
 from irrepc.nn.graph import Graph, graph_from_edges
 
 # A: SE(3), exponentials; B: E(3), Gaussians; C: linear messages, attention head, rescaled by the degree
@@ -92,6 +94,7 @@ def test_intermediates(folder: Path, monkeypatch: pytest.MonkeyPatch, case: str,
         "edge_sh": model.harmonics,
         "edge_degree_embedding": model.surroundings,
         "block0_dtp_out": block.attention.product,
+        "block0_alpha_raw": block.attention.score,
         "block0_attention_out": block.attention,
         "block0_ffn_out": block.feed_forward,
         "x_after_block0": block,
@@ -111,12 +114,31 @@ def test_intermediates(folder: Path, monkeypatch: pytest.MonkeyPatch, case: str,
     expected, nodes, last = arrays(where, "outputs"), block.norm_1.irreps, model.norm.irreps
     # blocks of equal irreps, which the file keeps one for each path, lie side by side as one in e3nn's layout
     kinds = {"edge_rbf": None, "edge_sh": None, "block0_dtp_out": block.attention.product.irreps_out}
-    kinds |= {"x_after_block1": last, "final_norm": last}
+    kinds |= {"x_after_block1": last, "final_norm": last, "block0_alpha_raw": block.attention.score.irreps_out}
+    attention = block.attention
+    if isinstance(attention.value, NonlinearValue):
+        seen["block0_value"] = value_of_edges(attention.value, attention.product, seen)
+        kinds["block0_value"] = attention.value.mix.irreps_out
+    else:
+        linear = attention.value.linear
+        scalars, *others = linear(seen["block0_dtp_out"])
+        both = torch.stack([x.view(len(x), attention.heads, -1) for x in (seen["block0_alpha_raw"][0], scalars)], 2)
+        kinds["block0_sep_out"] = Irreps.of(f"{2 * scalars.shape[1]}x0e") + Irreps(linear.irreps_out.blocks[1:])
+        seen["block0_sep_out"] = [both.flatten(1), *others]
     for name in sorted(seen.keys() & expected.keys()):
         reference = expected[name][order] if expected[name].shape[0] == graph.num_edges else expected[name]
         found = whole(seen[name], kinds.get(name, nodes))
         torch.testing.assert_close(found, reference, rtol=1e-12, atol=1e-12 * float(reference.abs().max()))
-    assert len(seen.keys() & expected.keys()) == len(seen) == 10
+    assert len(seen.keys() & expected.keys()) == (12 if "block0_value" in expected else 10)
+
+
+def value_of_edges(layer: NonlinearValue, product: DepthwiseProduct, seen: dict[str, Any]) -> list[Tensor]:
+    """The value of each edge, which the layer itself never makes: it sums over the edges before the last map."""
+    x = layer.gate(layer.linear(seen["block0_dtp_out"]))
+    again = DepthwiseProduct(product.irreps_in, product.irreps_edge, layer.mix.irreps_out, "torch")
+    parts = again(x, seen["edge_sh"], x.new_ones(x.shape[0], again.weight_numel))
+    weights = layer.weight.split([b.mul for b in again.irreps_out])
+    return layer.mix([part * w for part, w in zip(parts, weights, strict=True)])
 
 
 def whole(value: Tensor | list[Tensor], irreps: Irreps | None) -> Tensor:
