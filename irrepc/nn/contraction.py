@@ -14,6 +14,7 @@ from irrepc.algebra.recipe import ContractionRecipe
 from irrepc.errors import InputError, IrrepsError
 from irrepc.frontend.contraction import Slot, slots, trees
 from irrepc.nn.graph import Index
+from irrepc.nn.kept import Kept
 from irrepc.nn.linear import check_width
 from irrepc.runtime.load import check_choice, load
 
@@ -62,6 +63,7 @@ class SymmetricContraction(nn.Module):
             k = matrix.shape[1]
             self.weights.append(nn.Parameter(torch.randn(species, k, self.channels, dtype=dtype) / max(k, 1)))
         self._kernel = load(self.recipe, check_choice(backend))
+        self._coefficients: Kept[Tensor] = Kept()
 
     def forward(self, x: Tensor, species: Index) -> Tensor:
         """x (rows, irreps_in.dim) -> (rows, irreps_out.dim), both ir_mul; species: Index of the rows."""
@@ -71,7 +73,8 @@ class SymmetricContraction(nn.Module):
                 f"SymmetricContraction: got an index of {species.values.shape[0]} rows and "
                 f"{species.start.shape[0] - 1} species; expected {x.shape[0]} rows and {self.species} species"
             )
-        out: Tensor = self._kernel(x.contiguous(), self.coefficients(), species, self.channels)
+        coefficients = self._coefficients((*self.weights, *self.buffers(recurse=False)), self.coefficients)
+        out: Tensor = self._kernel(x.contiguous(), coefficients, species, self.channels)
         return out
 
     def coefficients(self) -> Tensor:
