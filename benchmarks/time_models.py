@@ -79,7 +79,10 @@ class Peer:
         program = Path(__file__).parent / f"peer_{network}.py"
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         self.process = subprocess.Popen(
-            [python, str(program), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [python, str(program), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env=environment,
         )
         self._answer()

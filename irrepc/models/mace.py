@@ -208,6 +208,8 @@ class MACE(nn.Module):
     seed       of the weights, which are drawn with unit variance (products: divided by the number of couplings)
     """
 
+    gain: Tensor
+
     def __init__(
         self, config: MACEConfig, backend: str = "auto", *, dtype: torch.dtype = torch.float32, seed: int = 0
     ) -> None:
@@ -216,6 +218,8 @@ class MACE(nn.Module):
         count, heads = len(config.species), len(config.heads)
         self.embedding = nn.Parameter(torch.empty(count, config.channels))
         self.basis = BesselBasis(config.cutoff, config.bessels)
+        # MACE writes √(2/r_c) before the basis, where the basis of Gasteiger, as NequIP has it, is 2/r_c
+        self.register_buffer("gain", torch.tensor(math.sqrt(config.cutoff / 2), dtype=torch.float64))
         self.transform = None if config.transform == "none" else TRANSFORMS[config.transform](config.species)
         self.repulsion = None
         if config.repulsion:
@@ -286,8 +290,7 @@ class MACE(nn.Module):
 
     def radial_features(self, r: Tensor, graph: Graph) -> Tensor:
         """Distances r (E,) Å -> basis times cutoff, (E, bessels)."""
-        # MACE writes √(2/r_c) before the basis, where the basis of Gasteiger, as NequIP has it, is 2/r_c
-        fade = math.sqrt(self.cutoff / 2) * polynomial_cutoff(r / self.cutoff, self.config.cutoff_power)
+        fade = self.gain * polynomial_cutoff(r / self.cutoff, self.config.cutoff_power)
         if self.transform is not None:
             i, j = graph.receivers.values, graph.senders.values
             r = self.transform(r, graph.species[i], graph.species[j])

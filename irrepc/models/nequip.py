@@ -180,9 +180,7 @@ class ScaleShift(nn.Module):
     scales: Tensor
     shifts: Tensor
 
-    def __init__(
-        self, scales: tuple[float, ...], shifts: tuple[float, ...], trainable: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, scales: tuple[float, ...], shifts: tuple[float, ...], trainable: tuple[str, ...] = ()) -> None:
         super().__init__()
         for name, values in (("scales", scales), ("shifts", shifts)):
             tensor = torch.tensor(values, dtype=torch.float64)

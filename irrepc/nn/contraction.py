@@ -6,6 +6,8 @@ couplings are kept collapsed to monomials, in which form a kernel evaluates them
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import torch
 from torch import Tensor, nn
 
@@ -134,6 +136,17 @@ def collapsed(u: Tensor, lmax: int, degree: int) -> Tensor:
     if bool((rest.abs() > 1e-6 * dense.abs().max()).any()):
         raise InputError(f"U: got monomials that no equivariant polynomial of degree {degree} has; expected none")
     return kept
+
+
+def spread(coupling: Tensor, lmax: int, degree: int, nu: int) -> Tensor:
+    """The dense U, symmetric in its factors, whose `collapsed` is `coupling` (coefficients, k)."""
+    n, components = (lmax + 1) ** 2, 2 * degree + 1
+    dense = coupling.new_zeros((components, *(n,) * nu, coupling.shape[1]))
+    for slot, row in zip(slots(lmax, degree, nu), coupling, strict=True):
+        places = sorted(set(permutations(slot.monomial)))
+        for place in places:
+            dense[(slot.component, *place)] = row / len(places)
+    return dense[0] if degree == 0 else dense
 
 
 def _number(slot: Slot, n: int, nu: int) -> int:
