@@ -22,6 +22,7 @@ from torch import Tensor
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.errors import InputError
+from irrepc.frontend.contraction import trees
 from irrepc.interop.mace_config import arguments_of, config_from
 from irrepc.interop.nequip import rows_by_path
 from irrepc.interop.pairs import Pair, read, written
@@ -48,7 +49,9 @@ from mace.tools.scripts_utils import extract_config_mace_model
 model = torch.load("IN.model", map_location="cpu", weights_only=False)
 arguments = extract_config_mace_model(model)
 arguments["avg_num_neighbors"] = float(model.interactions[0].avg_num_neighbors)
-json.dump(arguments, open("OUT.json", "w"), default=lambda a: a.tolist() if hasattr(a, "tolist") else str(a))
+kinds = (bool, int, float, list, type(None))
+plain = lambda a: a.tolist() if hasattr(a, "tolist") else a if type(a) in kinds else str(a)
+json.dump({name: plain(value) for name, value in arguments.items()}, open("OUT.json", "w"))
 numpy.savez("OUT.npz", **{name: tensor.numpy() for name, tensor in model.state_dict().items()})
 """
 """For users: run where mace is installed, it writes what load_mace reads."""
@@ -102,19 +105,18 @@ def mace_from(
         for name, tensor in state.items()
         if tensor.numel() and name not in _KNOWN and not any(part in name for part in _CONSTANT)
     }
-    numbers = torch.tensor(model.species)
-    for name in [name for name in left if name.endswith("covalent_radii")]:  # theirs are those of all elements
-        left[name] = left[name][numbers]
     read(_pairs(model), left, "mace")
     with torch.no_grad():
         for name, layer, degree, nu in _couplings(model):
             u = left.pop(name, torch.zeros(0))
             layer.coupling(degree, nu).copy_(collapsed(u.double(), layer.lmax, degree))
-        if isinstance(model.repulsion, ScreenedRepulsion):
-            radii = left.pop("pair_repulsion_fn.covalent_radii").double()
+        # radii are those of all elements in their files, and left out of ours
+        if isinstance(model.repulsion, ScreenedRepulsion) and (name := "pair_repulsion_fn.covalent_radii") in left:
+            radii = left.pop(name).double()[list(model.species)]
             model.repulsion.reach.copy_(radii[:, None] + radii[None, :])
-        if isinstance(model.transform, AgnesiTransform | SoftTransform):
-            model.transform.radii.copy_(left.pop("radial_embedding.distance_transform.covalent_radii"))
+        transform, name = model.transform, "radial_embedding.distance_transform.covalent_radii"
+        if isinstance(transform, AgnesiTransform | SoftTransform) and name in left:
+            transform.radii.copy_(left.pop(name)[list(model.species)])
     for name in ("atomic_energies_fn.atomic_energies", "scale_shift.scale", "scale_shift.shift"):
         left.pop(name, None)  # they are in the configuration
     if left:
@@ -127,19 +129,31 @@ def to_mace(model: MACE) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Arguments are plain data: classes, irreps and the gate by name. The state_dict has all in which two models of these
     arguments differ: after load_state_dict(state, strict=False) only constants are missing. Its U matrices are
-    symmetric in their factors, which changes no number; build the model with use_reduced_cg=False.
+    symmetric in their factors, which changes no number.
     """
     config = model.config
-    state = written(_pairs(model))
-    for name, layer, degree, nu in _couplings(model):
+    state, us = written(_pairs(model)), list(_couplings(model))
+    for name, layer, degree, nu in us:
         state[name] = spread(layer.coupling(degree, nu).detach().cpu(), layer.lmax, degree, nu)
-    heads = len(config.heads)
-    shape = (heads, -1) if heads > 1 else (-1,)
-    energies = torch.tensor(config.energies or (0.0,) * (len(config.species) * heads), dtype=torch.float64)
-    state["atomic_energies_fn.atomic_energies"] = energies.view(shape)
-    for name, values in (("scale", config.scales or (1.0,) * heads), ("shift", config.shifts or (0.0,) * heads)):
-        state[f"scale_shift.{name}"] = torch.tensor(values if heads > 1 else values[0], dtype=torch.float64)
-    return arguments_of(config), state
+    count, heads = len(config.species), len(config.heads)
+    cutoff = torch.tensor(config.cutoff, dtype=torch.float64)
+    power = torch.tensor(config.cutoff_power, dtype=torch.int32)
+    state |= {
+        "atomic_numbers": torch.tensor(config.species),
+        "num_interactions": torch.tensor(config.layers),
+        "radial_embedding.cutoff_fn.p": power,
+        **{name: cutoff.clone() for name in _KNOWN if name.endswith("r_max")},
+    }
+    if config.repulsion:
+        state["pair_repulsion_fn.p"] = power.clone()
+    scales, totals = (t.detach().cpu().view(heads, count) for t in model.scale_shift.buffers())
+    shifts = torch.tensor(config.shifts or (0.0,) * heads, dtype=torch.float64)
+    energies = totals - shifts[:, None]  # the model holds E0 + shift
+    state["atomic_energies_fn.atomic_energies"] = energies if heads > 1 else energies[0]
+    state["scale_shift.scale"] = scales[:, 0].clone() if heads > 1 else scales[0, 0].clone()
+    state["scale_shift.shift"] = shifts if heads > 1 else shifts[0]
+    reduced = any(u.layer.coupling(u.degree, u.nu).shape[1] < len(trees(config.lmax, u.degree, u.nu)) for u in us)
+    return arguments_of(config) | {"use_reduced_cg": reduced}, state
 
 
 def columns_by_path(paths: Irreps) -> Tensor:

@@ -45,12 +45,12 @@ _DEFAULTS: dict[str, Any] = {
     "readout_mlp_nonlinearity": "silu",
 }
 _ZBL = "nequip.nn.pair_potential.ZBL"
-EXPORT = """import torch
+EXPORT = """import json, torch
 from nequip.model.saved_models import ModelFromCheckpoint
 from nequip.utils.global_state import set_global_state
 set_global_state()
 file = torch.load("IN.ckpt", map_location="cpu", weights_only=False)
-config = dict(file["hyper_parameters"]["model"])
+config = json.loads(json.dumps(file["hyper_parameters"]["model"], default=dict))
 model = ModelFromCheckpoint("IN.ckpt")["sole_model"]
 torch.save({"config": config, "state_dict": {k: v.detach() for k, v in model.state_dict().items()}}, "OUT.pt")
 """
@@ -139,6 +139,8 @@ def config_from(config: Mapping[str, Any]) -> NequIPConfig:
 
     def by_type(value: Any) -> tuple[float, ...]:
         if isinstance(value, Mapping):
+            if lost := [n for n in names if n not in value]:
+                raise InputError(f"nequip: got numbers by type without {lost}; expected one for each of {list(names)}")
             return tuple(float(value[n]) for n in names)
         return () if value is None else (float(value),) * len(names)
 
