@@ -1,4 +1,4 @@
-"""Train MACE on a hundred frames of ethanol for twenty seconds (or as many as are asked for), and give it to its authors."""
+"""Train MACE on a hundred frames of ethanol for twenty seconds (or as many as asked for); give it to its authors."""
 
 import sys
 
