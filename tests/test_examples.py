@@ -18,6 +18,7 @@ EXAMPLES: dict[str, tuple[tuple[str, ...], str]] = {
     "05_one_model_two_backends.py": ((), "llvm: first call"),
     "06_md_forces.py": (("3",), "ps at constant energy"),
     "07_kernels_without_torch.py": ((), "torch was never imported"),
+    "09_train_mace.py": (("2",), "written back as ScaleShiftMACE of 16x0e+16x1o"),
 }
 # needs the labelling extra and minutes; its output is tested in tests/train/test_data.py
 NOT_RUN = {"make_ethanol_dataset.py", "08_tfn_tetris.py"}

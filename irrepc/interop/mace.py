@@ -1,7 +1,6 @@
-"""Reads MACE networks of the authors' package (mace-torch 0.3): a configuration and a state_dict become our MACE.
+"""Reads MACE networks of the authors' package (mace-torch 0.3), and writes them back: a configuration and a state_dict.
 
-The configuration holds the arguments of MACE or ScaleShiftMACE as plain data, and "class", which of the two it is.
-Conventions of that package which this file turns into ours:
+Conventions of that package which this file turns into ours (the configuration: mace_config.py):
   * messages are sorted by irrep, and so are the columns of the last radial matrix and the rows of `linear`; ours stay
     one block a path, in the order of the paths;
   * U matrices are dense arrays over all ν factors; ours are summed over the permutations of the factors. They are
@@ -13,9 +12,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,11 +22,14 @@ from torch import Tensor
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.errors import InputError
+from irrepc.frontend.contraction import trees
+from irrepc.interop.mace_config import arguments_of, config_from
 from irrepc.interop.nequip import rows_by_path
-from irrepc.models.mace import MACE, Interaction, MACEConfig
-from irrepc.nn.contraction import SymmetricContraction, collapsed
+from irrepc.interop.pairs import Pair, read, written
+from irrepc.models.mace import MACE, Interaction, Readout
+from irrepc.nn.contraction import SymmetricContraction, collapsed, spread
 from irrepc.nn.linear import Linear
-from irrepc.nn.radial import ScalarMLP
+from irrepc.nn.pair import AgnesiTransform, ScreenedRepulsion, SoftTransform
 
 _CONSTANT = ("output_mask", "_w3j_", "_zeroed")
 # said by the configuration, or by tensors that are read by name before the rest
@@ -36,22 +38,32 @@ _KNOWN = (
     "r_max",
     "num_interactions",
     "radial_embedding.bessel_fn.r_max",
-    "radial_embedding.bessel_fn.prefactor",
     "radial_embedding.cutoff_fn.p",
     "radial_embedding.cutoff_fn.r_max",
+    "pair_repulsion_fn.p",
     "heads",
 )
-# options that change the network without a trace in the tensors' names: only these values are ours
-_REFUSED: tuple[tuple[str, tuple[Any, ...]], ...] = (
-    ("pair_repulsion", (None, False)),
-    ("use_so3", (None, False)),
-    ("use_last_readout_only", (None, False)),
-    ("use_agnostic_product", (None, False)),
-    ("apply_cutoff", (None, True)),
-    ("distance_transform", (None, "None")),
-    ("radial_type", (None, "bessel")),
-)
-_BLOCKS = {"RealAgnosticResidualInteractionBlock": True, "RealAgnosticInteractionBlock": False}
+_BOHR = 0.529  # Å, as the package rounds it in its repulsion
+EXPORT = """import json, numpy, torch
+from mace.tools.scripts_utils import extract_config_mace_model
+model = torch.load("IN.model", map_location="cpu", weights_only=False)
+arguments = extract_config_mace_model(model)
+arguments["avg_num_neighbors"] = float(model.interactions[0].avg_num_neighbors)
+kinds = (bool, int, float, list, type(None))
+plain = lambda a: a.tolist() if hasattr(a, "tolist") else a if type(a) in kinds else str(a)
+json.dump({name: plain(value) for name, value in arguments.items()}, open("OUT.json", "w"))
+numpy.savez("OUT.npz", **{name: tensor.numpy() for name, tensor in model.state_dict().items()})
+"""
+"""For users: run where mace is installed, it writes what load_mace reads."""
+
+
+class _Coupling(NamedTuple):
+    """A U matrix: the name of theirs, and where ours is."""
+
+    name: str
+    layer: SymmetricContraction
+    degree: int
+    nu: int
 
 
 def load_mace(
@@ -59,8 +71,9 @@ def load_mace(
 ) -> MACE:
     """Read a state_dict saved with numpy.savez and a configuration saved as JSON; no code of either is run.
 
-    Raises FileNotFoundError, or InputError for files that are none, and as `mace_from`.
+    Raises FileNotFoundError, or InputError for files that are none (with the remedy), and as `mace_from`.
     """
+    remedy = f"do, where mace is installed, put your file for IN and run:\n{EXPORT}"
     with open(tensors, "rb") as file:
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -68,13 +81,13 @@ def load_mace(
         except (ValueError, OSError, EOFError, AttributeError, TypeError) as error:
             raise InputError(
                 f"load_mace: got {tensors}, which numpy cannot read as plain arrays ({type(error).__name__}); expected "
-                "a .npz; do, where mace is installed: numpy.savez(file, **model.cpu().state_dict())"
+                f"a .npz; {remedy}"
             ) from error
     try:
         given = json.loads(Path(config).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
-            f"load_mace: got {config}, which is no JSON: {error}; expected the model's arguments"
+            f"load_mace: got {config}, which is no JSON: {error}; expected the model's arguments; {remedy}"
         ) from error
     return mace_from(given, state, backend, dtype=dtype)
 
@@ -86,122 +99,61 @@ def mace_from(
 
     Raises InputError for an option that we do not have, and for tensors that are missing, left over or of another size.
     """
-    ours = config_from(config, state)
-    model = MACE(ours, backend, dtype=dtype)
+    model = MACE(config_from(config, state), backend, dtype=dtype)
     left = {
         name: tensor
         for name, tensor in state.items()
         if tensor.numel() and name not in _KNOWN and not any(part in name for part in _CONSTANT)
     }
-
-    def take(name: str, like: Tensor) -> Tensor:
-        if name not in left or left[name].numel() != like.numel():
-            got = tuple(left[name].shape) if name in left else "nothing"
-            raise InputError(f"mace: got {got} for {name}; expected {like.numel()} numbers, by the configuration")
-        return left.pop(name).reshape(like.shape)
-
-    def fill(tensor: Tensor, name: str) -> None:
-        tensor.copy_(take(name, tensor))
-
-    def fill_interaction(layer: Interaction, name: str) -> None:
-        fill(layer.linear_up.weight, f"{name}.linear_up.weight")
-        fill(layer.skip.weight, f"{name}.skip_tp.weight")
-        for k, weight in enumerate(layer.radial.weights):
-            fill(weight, f"{name}.conv_tp_weights.layer{k}.weight")
-        last = layer.radial.weights[-1]
-        last.copy_(last.index_select(1, columns_by_path(layer.convolution.irreps_out)))
-        joined = take(f"{name}.linear.weight", layer.linear.weight)
-        layer.linear.weight.copy_(rows_by_path(joined, layer.linear.irreps_in, layer.linear.irreps_out))
-
-    def fill_contraction(layer: SymmetricContraction, name: str) -> None:
-        for (degree, nu), weight in zip(layer.keys, layer.weights, strict=True):
-            part = f"{name}.{layer.degrees.index(degree)}"
-            place = "weights_max" if nu == layer.correlation else f"weights.{layer.correlation - 1 - nu}"
-            fill(weight, f"{part}.{place}")
-            u = left.pop(f"{part}.U_matrix_{nu}", torch.zeros(0))
-            layer.coupling(degree, nu).copy_(collapsed(u.double(), layer.lmax, degree))
-
+    read(_pairs(model), left, "mace")
     with torch.no_grad():
-        roots = take("radial_embedding.bessel_fn.bessel_weights", model.basis.roots)
-        model.basis.roots.copy_(roots.double() * (model.cutoff / math.pi))
-        fill(model.embedding, "node_embedding.linear.weight")
-        for k, (layer, readout) in enumerate(zip(model.layers, model.readouts, strict=True)):
-            assert isinstance(layer, Interaction)
-            fill_interaction(layer, f"interactions.{k}")
-            fill_contraction(layer.contraction, f"products.{k}.symmetric_contractions.contractions")
-            fill(layer.product.weight, f"products.{k}.linear.weight")
-            if isinstance(readout, ScalarMLP):
-                for n, weight in enumerate(readout.weights):
-                    fill(weight, f"readouts.{k}.linear_{n + 1}.weight")
-            else:
-                assert isinstance(readout, Linear)
-                fill(readout.weight, f"readouts.{k}.linear.weight")
-        shift = float(left.pop("scale_shift.shift", torch.tensor(0.0)))
-        scale = float(left.pop("scale_shift.scale", torch.tensor(1.0)))
-        energies = left.pop("atomic_energies_fn.atomic_energies")
-        model.scale_shift.scales.fill_(scale)
-        model.scale_shift.shifts.copy_(energies.double().reshape(-1) + shift)
+        for name, layer, degree, nu in _couplings(model):
+            u = left.pop(name, torch.zeros(0))
+            layer.coupling(degree, nu).copy_(collapsed(u.double(), layer.lmax, degree))
+        # radii are those of all elements in their files, and left out of ours
+        if isinstance(model.repulsion, ScreenedRepulsion) and (name := "pair_repulsion_fn.covalent_radii") in left:
+            radii = left.pop(name).double()[list(model.species)]
+            model.repulsion.reach.copy_(radii[:, None] + radii[None, :])
+        transform, name = model.transform, "radial_embedding.distance_transform.covalent_radii"
+        if isinstance(transform, AgnesiTransform | SoftTransform) and name in left:
+            transform.radii.copy_(left.pop(name)[list(model.species)])
+    for name in ("atomic_energies_fn.atomic_energies", "scale_shift.scale", "scale_shift.shift"):
+        left.pop(name, None)  # they are in the configuration
     if left:
         raise InputError(f"mace: got tensors {sorted(left)}; expected none of these names in a plain MACE model")
     return model
 
 
-def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MACEConfig:
-    """The arguments of mace's model as ours; what the tensors say too is taken from them.
+def to_mace(model: MACE) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The arguments and the state_dict of mace's ScaleShiftMACE that computes the same: train here, use there.
 
-    Raises InputError for what we do not have, and where the two disagree.
+    Arguments are plain data: classes, irreps and the gate by name. The state_dict has all in which two models of these
+    arguments differ: after load_state_dict(state, strict=False) only constants are missing. Its U matrices are
+    symmetric in their factors, which changes no number.
     """
-    wanted = {"r_max", "max_ell", "num_interactions", "hidden_irreps", "MLP_irreps", "correlation", "interaction_cls"}
-    missing = sorted((wanted | {"interaction_cls_first", "avg_num_neighbors"}) - config.keys())
-    if missing:
-        raise InputError(f"mace: got a configuration without {', '.join(missing)}; expected all arguments of the model")
-    numbers = state.get("atomic_numbers")
-    energies = state.get("atomic_energies_fn.atomic_energies")
-    if numbers is None or energies is None or energies.numel() != numbers.numel():
-        raise InputError("mace: got tensors without one E0 for each of atomic_numbers; expected a model of one head")
-    hidden = Irreps.of(str(config["hidden_irreps"])).simplify()
-    readout = Irreps.of(str(config["MLP_irreps"]))
-    natural = all(b.irrep.p == (-1) ** b.irrep.l and b.mul == hidden[0].mul for b in hidden)
-    if not natural or [str(b.irrep) for b in readout] != ["0e"]:
-        raise InputError(
-            f"mace: got hidden irreps {hidden} and MLP irreps {readout}; expected natural parity with the same number "
-            "of channels, and scalars"
-        )
-    for name, ours in _REFUSED:
-        if config.get(name) not in ours:
-            raise InputError(f"mace: got {name} = {config[name]!r}; expected {ours[1]!r}, or nothing said of it")
-    if "silu" not in str(config.get("gate", "silu")):
-        raise InputError(f"mace: got gate {config['gate']!r}; expected silu in the last readout")
-    if _block(config["interaction_cls"]) is not True:
-        raise InputError("mace: got a model whose later layers are not residual; expected RealAgnosticResidual blocks")
-    correlation = config["correlation"]
-    if not isinstance(correlation, int):
-        raise InputError(f"mace: got correlation {correlation!r}; expected one number for all layers")
-    cutoff = float(config["r_max"])
-    for name in ("r_max", "radial_embedding.bessel_fn.r_max"):
-        if name in state and abs(float(state[name]) - cutoff) > 1e-6:
-            raise InputError(f"mace: got {name} = {float(state[name])} in the tensors; expected that of {cutoff} Å")
-    power = state.get("radial_embedding.cutoff_fn.p", torch.tensor(int(config.get("num_polynomial_cutoff", 5))))
-    degrees = tuple(b.irrep.l for b in hidden)
-    return MACEConfig(
-        species=tuple(int(z) for z in numbers),
-        cutoff=cutoff,
-        layers=int(config["num_interactions"]),
-        lmax=int(config["max_ell"]),
-        channels=hidden[0].mul,
-        degrees=degrees,
-        correlation=correlation,
-        residual=_block(config["interaction_cls_first"]),
-        bessels=int(config.get("num_bessel", 8)),
-        cutoff_power=int(power),
-        radial_widths=tuple(int(n) for n in config.get("radial_MLP") or (64, 64, 64)),
-        readout_width=readout[0].mul,
-        avg_num_neighbors=float(config["avg_num_neighbors"]),
-        energies=tuple(float(e) for e in energies.reshape(-1)),
-        scale=float(state.get("scale_shift.scale", torch.tensor(1.0))),
-        shift=float(state.get("scale_shift.shift", torch.tensor(0.0))),
-        couplings=_couplings(state, len(degrees), correlation),
-    )
+    config = model.config
+    state, us = written(_pairs(model)), list(_couplings(model))
+    for name, layer, degree, nu in us:
+        state[name] = spread(layer.coupling(degree, nu).detach().cpu(), layer.lmax, degree, nu)
+    count, heads = len(config.species), len(config.heads)
+    cutoff = torch.tensor(config.cutoff, dtype=torch.float64)
+    power = torch.tensor(config.cutoff_power, dtype=torch.int32)
+    state |= {
+        "atomic_numbers": torch.tensor(config.species),
+        "num_interactions": torch.tensor(config.layers),
+        "radial_embedding.cutoff_fn.p": power,
+        **{name: cutoff.clone() for name in _KNOWN if name.endswith("r_max")},
+    }
+    if config.repulsion:
+        state["pair_repulsion_fn.p"] = power.clone()
+    scales, totals = (t.detach().cpu().view(heads, count) for t in model.scale_shift.buffers())
+    shifts = torch.tensor(config.shifts or (0.0,) * heads, dtype=torch.float64)
+    energies = totals - shifts[:, None]  # the model holds E0 + shift
+    state["atomic_energies_fn.atomic_energies"] = energies if heads > 1 else energies[0]
+    state["scale_shift.scale"] = scales[:, 0].clone() if heads > 1 else scales[0, 0].clone()
+    state["scale_shift.shift"] = shifts if heads > 1 else shifts[0]
+    reduced = any(u.layer.coupling(u.degree, u.nu).shape[1] < len(trees(config.lmax, u.degree, u.nu)) for u in us)
+    return arguments_of(config) | {"use_reduced_cg": reduced}, state
 
 
 def columns_by_path(paths: Irreps) -> Tensor:
@@ -214,21 +166,64 @@ def columns_by_path(paths: Irreps) -> Tensor:
     return torch.cat([torch.arange(starts[k], starts[k] + block.mul) for k, block in enumerate(paths)])
 
 
-def _couplings(state: Mapping[str, Tensor], outputs: int, correlation: int) -> tuple[int, ...]:
-    """The numbers of couplings in the file: by output, then ν."""
-    found = []
-    for n in range(outputs):
-        for nu in range(1, correlation + 1):
-            name = f"products.0.symmetric_contractions.contractions.{n}.U_matrix_{nu}"
-            if name not in state:
-                raise InputError(f"mace: got no {name}; expected U for each output and each ν up to the correlation")
-            found.append(state[name].shape[-1])
-    return tuple(found)
+def _pairs(model: MACE) -> Iterator[Pair]:
+    """Every tensor that has a counterpart of the same numbers."""
+
+    def flat(name: str, ours: Tensor) -> Pair:
+        return Pair(name, ours, (ours.numel(),))
+
+    radial = "radial_embedding"
+    roots = model.basis.roots
+    yield Pair(f"{radial}.bessel_fn.bessel_weights", roots, tuple(roots.shape), None, model.cutoff / math.pi)
+    yield Pair(f"{radial}.bessel_fn.prefactor", model.gain, (), None, model.cutoff / 2)
+    yield flat("node_embedding.linear.weight", model.embedding)
+    if isinstance(model.transform, AgnesiTransform | SoftTransform):
+        names = ("q", "p", "a") if isinstance(model.transform, AgnesiTransform) else ("alpha",)
+        for k, name in enumerate(names):
+            yield Pair(f"{radial}.distance_transform.{name}", model.transform.constants[k], ())
+    if isinstance(repulsion := model.repulsion, ScreenedRepulsion):
+        yield Pair("pair_repulsion_fn.c", repulsion.amplitudes, (4,))
+        yield Pair("pair_repulsion_fn.a_exp", repulsion.exponent, ())
+        yield Pair("pair_repulsion_fn.a_prefactor", repulsion.length, (), None, _BOHR)
+    for k, (layer, readout) in enumerate(zip(model.layers, model.readouts, strict=True)):
+        assert isinstance(layer, Interaction)
+        yield from _interaction_pairs(layer, f"interactions.{k}")
+        yield from _contraction_pairs(layer.contraction, f"products.{k}.symmetric_contractions.contractions")
+        yield flat(f"products.{k}.linear.weight", layer.product.weight)
+        if isinstance(readout, Readout):
+            yield flat(f"readouts.{k}.linear_1.weight", readout.linear_1.weight)
+            yield flat(f"readouts.{k}.linear_2.weight", readout.linear_2.weight)
+        else:
+            assert isinstance(readout, Linear)
+            yield flat(f"readouts.{k}.linear.weight", readout.weight)
 
 
-def _block(name: Any) -> bool:
-    """Whether an interaction block is residual, by the name of its class."""
-    short = str(name).removesuffix("'>").rsplit(".", 1)[-1]
-    if short not in _BLOCKS:
-        raise InputError(f"mace: got interaction block {short!r}; expected {' or '.join(_BLOCKS)}")
-    return _BLOCKS[short]
+def _interaction_pairs(layer: Interaction, name: str) -> Iterator[Pair]:
+    yield Pair(f"{name}.linear_up.weight", layer.linear_up.weight, (layer.linear_up.weight_numel,))
+    yield Pair(f"{name}.skip_tp.weight", layer.skip.weight, (layer.skip.weight_numel,))
+    *hidden, last = layer.radial.weights
+    for k, weight in enumerate(hidden):
+        yield Pair(f"{name}.conv_tp_weights.layer{k}.weight", weight, tuple(weight.shape))
+    columns = columns_by_path(layer.convolution.irreps_out)
+    order = (torch.arange(last.shape[0])[:, None] * last.shape[1] + columns).reshape(-1)
+    yield Pair(f"{name}.conv_tp_weights.layer{len(hidden)}.weight", last, tuple(last.shape), order)
+    if layer.density is not None:
+        weight = layer.density.weights[0]
+        yield Pair(f"{name}.density_fn.layer0.weight", weight, tuple(weight.shape))
+    rows = rows_by_path(torch.arange(layer.linear.weight_numel), layer.linear.irreps_in, layer.linear.irreps_out)
+    yield Pair(f"{name}.linear.weight", layer.linear.weight, (layer.linear.weight_numel,), rows)
+
+
+def _contraction_pairs(layer: SymmetricContraction, name: str) -> Iterator[Pair]:
+    for (degree, nu), weight in zip(layer.keys, layer.weights, strict=True):
+        place = "weights_max" if nu == layer.correlation else f"weights.{layer.correlation - 1 - nu}"
+        yield Pair(f"{name}.{layer.degrees.index(degree)}.{place}", weight, tuple(weight.shape))
+
+
+def _couplings(model: MACE) -> Iterator[_Coupling]:
+    for k, layer in enumerate(model.layers):
+        assert isinstance(layer, Interaction)
+        for degree, nu in layer.contraction.keys:
+            part = layer.contraction.degrees.index(degree)
+            name = f"products.{k}.symmetric_contractions.contractions.{part}.U_matrix_{nu}"
+            yield _Coupling(name, layer.contraction, degree, nu)

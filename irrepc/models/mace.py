@@ -6,7 +6,8 @@ A layer maps node features x to x' in three steps (equations of the paper):
     B_i = Σ_ν Σ_k W[z_i] U_ν A_i ⊗ ... ⊗ A_i                             eq. 10, 11: products of up to ν factors
     x'  = Linear(B) + W'[z_i] x                                           eq. 12: update, residual
 
-and the energy of atom i is E0[z] + scale · Σ_layers readout(x') + shift.  Names and numbers follow the authors' package
+and the energy of atom i is E0[z] + scale · (Σ_layers readout(x') + repulsion) + shift.  What later models of the
+authors add is in MACEConfig: density, transform, repulsion, heads.  Names and numbers follow the authors' package
 (mace-torch 0.3, MACE and ScaleShiftMACE), whose weights load one to one (irrepc/interop/mace.py).
 """
 
@@ -24,11 +25,13 @@ from irrepc.errors import InputError
 from irrepc.models.nequip import ScaleShift
 from irrepc.nn.contraction import SymmetricContraction, species_index
 from irrepc.nn.convolution import Convolution
-from irrepc.nn.gate import SILU_GAIN
+from irrepc.nn.elements import covalent_radii
+from irrepc.nn.gate import ACTIVATIONS, SILU_GAIN
 from irrepc.nn.graph import Graph, Index, check_graph, edge_vectors
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.linear import Linear, SpeciesLinear
-from irrepc.nn.norm import safe_norm
+from irrepc.nn.norm import lengths_and_directions
+from irrepc.nn.pair import MACE_SCREENING, TRANSFORMS, ScreenedRepulsion
 from irrepc.nn.radial import BesselBasis, ScalarMLP, polynomial_cutoff
 
 
@@ -38,19 +41,24 @@ class MACEConfig:
 
     species             atomic numbers the network knows; graph.species counts into them
     cutoff              Å
-    layers              message-passing steps; the last of several keeps invariants only
+    layers              message-passing steps; the last keeps invariants only
     lmax                of the harmonics and of the atomic basis A
     channels            copies of each irrep
     degrees             of the features between layers, natural parity: (0, 1) is 0e+1o
     correlation         ν, factors of A in a product: 1 to 4
     residual            whether the first layer has the residual path; if not, its A is mixed by species
+    density             whether A is divided by 1 + a learned density of neighbours, not by their mean number
     bessels             radial basis functions
     cutoff_power        p of the polynomial cutoff
+    transform           of the distance before the basis: "none", "agnesi" or "soft" (irrepc/nn/pair.py)
+    repulsion           whether nuclei repel each other at short distance (Ziegler, Biersack, Littmark)
     radial_widths       hidden layers of the radial perceptron
-    readout_width       hidden layer of the last readout
+    readout_width       hidden layer of the last readout, for each head
+    gate                activation of the last readout: "silu", "tanh", "abs", or "none"
     avg_num_neighbors   mean number of edges per atom in the training set
-    energies            E0 of an isolated atom of each species, eV
-    scale, shift        eV, of the sum of the readouts
+    heads               names of the levels of theory that the readouts tell apart
+    energies            E0 of an isolated atom, eV: for each head, of each species, flat
+    scales, shifts      eV, of the sum of the readouts, one for each head
     couplings           the number of couplings of each degree and each ν = 1, 2, ..., flat; none: all coupling trees
     """
 
@@ -62,18 +70,23 @@ class MACEConfig:
     degrees: tuple[int, ...] = (0, 1)
     correlation: int = 3
     residual: bool = True
+    density: bool = False
     bessels: int = 8
     cutoff_power: int = 5
+    transform: str = "none"
+    repulsion: bool = False
     radial_widths: tuple[int, ...] = (64, 64, 64)
     readout_width: int = 16
+    gate: str = "silu"
     avg_num_neighbors: float = 12.0
+    heads: tuple[str, ...] = ("Default",)
     energies: tuple[float, ...] = ()
-    scale: float = 1.0
-    shift: float = 0.0
+    scales: tuple[float, ...] = ()
+    shifts: tuple[float, ...] = ()
     couplings: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        count, degrees = len(self.species), self.degrees
+        count, heads, degrees = len(self.species), len(self.heads), self.degrees
         rules = (
             ("species", count > 0 and len(set(self.species)) == count, "distinct atomic numbers, at least one"),
             ("cutoff", math.isfinite(self.cutoff) and self.cutoff > 0, "a finite number > 0 (Å)"),
@@ -88,10 +101,15 @@ class MACEConfig:
             ("correlation", 1 <= self.correlation <= 4, "an integer from 1 to 4"),
             ("bessels", self.bessels >= 1, "an integer >= 1"),
             ("cutoff_power", self.cutoff_power >= 2, "an integer >= 2, or forces would jump at the cutoff"),
+            ("transform", self.transform in ("none", *TRANSFORMS), f"none, {' or '.join(TRANSFORMS)}"),
             ("radial_widths", min(self.radial_widths, default=1) >= 1, "integers >= 1"),
             ("readout_width", self.readout_width >= 1, "an integer >= 1"),
+            ("gate", self.gate in ("none", *ACTIVATIONS), f"none, {', '.join(ACTIVATIONS)}"),
             ("avg_num_neighbors", self.avg_num_neighbors > 0, "a number > 0"),
-            ("energies", len(self.energies) in (0, count), f"{count} numbers, one for each species, or none"),
+            ("heads", heads > 0 and len(set(self.heads)) == heads, "distinct names, at least one"),
+            ("energies", len(self.energies) in (0, count * heads), f"{count * heads} numbers, {count} a head, or none"),
+            ("scales", len(self.scales) in (0, heads), f"{heads} numbers, one for each head, or none"),
+            ("shifts", len(self.shifts) in (0, heads), f"{heads} numbers, one for each head, or none"),
             (
                 "couplings",
                 len(self.couplings) in (0, len(degrees) * self.correlation),
@@ -120,7 +138,9 @@ class Interaction(nn.Module):
         self.linear_up = Linear(irreps_in, irreps_in)
         self.convolution = Convolution(irreps_in, edge, basis, backend=backend)
         widths = (config.bessels, *config.radial_widths, self.convolution.weight_numel)
-        self.radial = ScalarMLP(widths, gain=SILU_GAIN)
+        share = 1.0 if config.density else 1.0 / config.avg_num_neighbors
+        self.radial = ScalarMLP(widths, gain=SILU_GAIN, scale=share)
+        self.density = ScalarMLP((config.bessels, 1)) if config.density else None
         self.linear = Linear(self.convolution.irreps_out, basis)
         self.residual = residual
         self.skip = SpeciesLinear(*((irreps_in, self.irreps_out) if residual else (basis, basis)), count)
@@ -129,54 +149,105 @@ class Interaction(nn.Module):
             basis, self.irreps_out, count, config.correlation, counts=counts, backend=backend
         )
         self.product = Linear(self.irreps_out, self.irreps_out)
-        self.normalisation = 1.0 / config.avg_num_neighbors
+
+    def own(self, x: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What a node makes of its features x (N, irreps_in.dim) before it hears of others: to send, and to keep.
+
+        one_hot (N, species).
+        """
+        identity = torch.eye(one_hot.shape[1], dtype=x.dtype, device=x.device)
+        return self.linear_up(x), self.skip(x, identity, one_hot) if self.residual else None
 
     def forward(
-        self, x: Tensor, one_hot: Tensor, species: Index, radial: Tensor, harmonics: Tensor, graph: Graph
+        self,
+        sent: Tensor,
+        kept: Tensor | None,
+        one_hot: Tensor,
+        species: Index,
+        radial: Tensor,
+        harmonics: Tensor,
+        graph: Graph,
     ) -> Tensor:
-        """x (N, irreps_in.dim) -> (N, irreps_out.dim).
+        """What `own` gave -> (N, irreps_out.dim).
 
         one_hot (N, species), species: Index of the atoms, radial (E, bessels), harmonics (E, (lmax + 1)²).
         """
-        identity = torch.eye(one_hot.shape[1], dtype=x.dtype, device=x.device)
-        h = self.linear_up(x)
-        m = self.convolution(h, harmonics, self.radial(radial), graph.senders, graph.receivers)
-        a: Tensor = self.linear(m) * self.normalisation
+        m = self.convolution(sent, harmonics, self.radial(radial), graph.senders, graph.receivers)
+        a: Tensor = self.linear(m)
+        if self.density is not None:
+            near = torch.tanh(self.density(radial).square())
+            a = a / (1 + a.new_zeros(a.shape[0], 1).index_add(0, graph.receivers.values, near))
         if not self.residual:
+            identity = torch.eye(one_hot.shape[1], dtype=a.dtype, device=a.device)
             a = self.skip(a, identity, one_hot)
         out: Tensor = self.product(self.contraction(a, species))
-        return out + self.skip(x, identity, one_hot) if self.residual else out
+        return out if kept is None else out + kept
+
+
+class Readout(nn.Module):
+    """The last readout: invariants -> hidden units of each head -> activation -> one energy for each head."""
+
+    def __init__(self, channels: int, width: int, heads: int, gate: str) -> None:
+        super().__init__()
+        self.linear_1 = Linear(f"{channels}x0e", f"{heads * width}x0e")
+        self.activation = nn.Identity() if gate == "none" else ACTIVATIONS[gate]
+        self.linear_2 = Linear(f"{heads * width}x0e", f"{heads}x0e")
+
+    def forward(self, x: Tensor, head: Tensor) -> Tensor:
+        """x (N, channels), head (N, heads), one-hot -> (N, heads); hidden units of other heads are silent."""
+        hidden = self.activation(self.linear_1(x)).unflatten(1, (head.shape[1], -1))
+        out: Tensor = self.linear_2((hidden * head.unsqueeze(2)).flatten(1))
+        return out
 
 
 class MACE(nn.Module):
     """MACE and ScaleShiftMACE: a graph -> the energy of each atom.
 
     embedding  (species, channels), the first features of each species, times √species
+    head       which of config.heads speaks where the call does not say; a number that may be set
     seed       of the weights, which are drawn with unit variance (products: divided by the number of couplings)
     """
+
+    gain: Tensor
 
     def __init__(
         self, config: MACEConfig, backend: str = "auto", *, dtype: torch.dtype = torch.float32, seed: int = 0
     ) -> None:
         super().__init__()
-        self.config, self.cutoff, self.species = config, config.cutoff, config.species
-        count = len(config.species)
+        self.config, self.cutoff, self.species, self.head = config, config.cutoff, config.species, 0
+        count, heads = len(config.species), len(config.heads)
         self.embedding = nn.Parameter(torch.empty(count, config.channels))
         self.basis = BesselBasis(config.cutoff, config.bessels)
-        self.harmonics = SphericalHarmonics(config.lmax, backend=backend)
+        # MACE writes √(2/r_c) before the basis, where the basis of Gasteiger, as NequIP has it, is 2/r_c
+        self.register_buffer("gain", torch.tensor(math.sqrt(config.cutoff / 2), dtype=torch.float64))
+        self.transform = None if config.transform == "none" else TRANSFORMS[config.transform](config.species)
+        self.repulsion = None
+        if config.repulsion:
+            radii = torch.tensor(covalent_radii(config.species), dtype=torch.float64)
+            self.repulsion = ScreenedRepulsion(
+                config.species, MACE_SCREENING, radii[:, None] + radii[None, :], config.cutoff_power
+            )
+        self.harmonics = SphericalHarmonics(config.lmax, normalize=False, backend=backend)
         layers: list[Interaction] = []
         readouts: list[nn.Module] = []
         irreps = config.irreps((0,))
         for k in range(config.layers):
-            last = k == config.layers - 1 > 0
+            last = k == config.layers - 1
             degrees = (0,) if last else config.degrees
             layers.append(Interaction(irreps, degrees, config, residual=k > 0 or config.residual, backend=backend))
             irreps = layers[-1].irreps_out
-            widths = (config.channels, config.readout_width, 1)
-            readouts.append(ScalarMLP(widths, gain=SILU_GAIN) if last else Linear(irreps, "1x0e"))
+            nonlinear = last and k > 0
+            readouts.append(
+                Readout(config.channels, config.readout_width, heads, config.gate)
+                if nonlinear
+                else Linear(irreps, f"{heads}x0e")
+            )
         self.layers, self.readouts = nn.ModuleList(layers), nn.ModuleList(readouts)
-        shifts = tuple(e + config.shift for e in config.energies or (0.0,) * count)
-        self.scale_shift = ScaleShift((config.scale,) * count, shifts)
+        energies, shifts = config.energies or (0.0,) * (count * heads), config.shifts or (0.0,) * heads
+        self.scale_shift = ScaleShift(  # of each species of each head, which stand one after the other
+            tuple(scale for scale in config.scales or (1.0,) * heads for _ in range(count)),
+            tuple(energy + shifts[k // count] for k, energy in enumerate(energies)),
+        )
         self.to(dtype)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -186,25 +257,45 @@ class MACE(nn.Module):
                 for weight in layer.contraction.weights:
                     weight /= max(weight.shape[1], 1)
 
-    def forward(self, graph: Graph) -> Tensor:
-        """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights."""
-        count = len(self.species)
+    def forward(self, graph: Graph, heads: Tensor | None = None) -> Tensor:
+        """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights.
+
+        heads (B,) int64: the head of each structure, a number into config.heads; without it, all take self.head.
+        """
+        count, levels = len(self.species), len(self.config.heads)
         check_graph(graph, count, self.embedding)
         vectors = -edge_vectors(graph)  # the paper's r_ij points from the neighbour to the centre
-        r = safe_norm(vectors, -1)
-        # MACE writes √(2/r_c) before the basis, where the basis of Gasteiger, as NequIP has it, is 2/r_c
-        gain = math.sqrt(self.cutoff / 2)
-        radial = self.basis(r) * (gain * polynomial_cutoff(r / self.cutoff, self.config.cutoff_power).unsqueeze(-1))
-        harmonics = self.harmonics(vectors)
-        one_hot = F.one_hot(graph.species, count).to(self.embedding.dtype)
+        r, directions = lengths_and_directions(vectors)
+        harmonics, radial = self.harmonics(directions), self.radial_features(r, graph)
         species = species_index(graph.species, count)
-        x = one_hot @ (self.embedding / math.sqrt(count))
-        total = x.new_zeros(x.shape[0])
-        for layer, readout in zip(self.layers, self.readouts, strict=True):
-            x = layer(x, one_hot, species, radial, harmonics, graph)
-            total = total + readout(x).squeeze(-1)
-        energies: Tensor = self.scale_shift(total, graph.species)
+        one_hot = F.one_hot(graph.species, count).to(self.embedding.dtype)
+        head = graph.batch.new_full((graph.num_atoms,), self.head) if heads is None else heads[graph.batch]
+        speaking = F.one_hot(head, levels).to(one_hot.dtype)
+        total = speaking.new_zeros(graph.num_atoms)
+        if self.repulsion is not None:
+            i, j = graph.receivers.values, graph.senders.values
+            total = total.index_add(0, i, self.repulsion(r, graph.species[i], graph.species[j]))
+        x, kinds = self.embedding / math.sqrt(count), torch.eye(count, dtype=one_hot.dtype, device=one_hot.device)
+        for k, (layer, readout) in enumerate(zip(self.layers, self.readouts, strict=True)):
+            assert isinstance(layer, Interaction)
+            sent, kept = layer.own(x, kinds)
+            if k == 0:  # before any message an atom is its species: what it sends and keeps was made once for each
+                sent = sent.index_select(0, graph.species)
+                kept = None if kept is None else kept.index_select(0, graph.species)
+            x, kinds = layer(sent, kept, one_hot, species, radial, harmonics, graph), one_hot
+            found = readout(x, speaking) if isinstance(readout, Readout) else readout(x)
+            total = total + (found * speaking).sum(1)
+        energies: Tensor = self.scale_shift(total, head * count + graph.species)
         return energies
+
+    def radial_features(self, r: Tensor, graph: Graph) -> Tensor:
+        """Distances r (E,) Å -> basis times cutoff, (E, bessels)."""
+        fade = self.gain * polynomial_cutoff(r / self.cutoff, self.config.cutoff_power)
+        if self.transform is not None:
+            i, j = graph.receivers.values, graph.senders.values
+            r = self.transform(r, graph.species[i], graph.species[j])
+        radial: Tensor = self.basis(r) * fade.unsqueeze(1)
+        return radial
 
     def extra_repr(self) -> str:
         """The configuration, for repr."""

@@ -6,6 +6,8 @@ couplings are kept collapsed to monomials, in which form a kernel evaluates them
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ from irrepc.algebra.recipe import ContractionRecipe
 from irrepc.errors import InputError, IrrepsError
 from irrepc.frontend.contraction import Slot, slots, trees
 from irrepc.nn.graph import Index
+from irrepc.nn.kept import Kept
 from irrepc.nn.linear import check_width
 from irrepc.runtime.load import check_choice, load
 
@@ -62,6 +65,7 @@ class SymmetricContraction(nn.Module):
             k = matrix.shape[1]
             self.weights.append(nn.Parameter(torch.randn(species, k, self.channels, dtype=dtype) / max(k, 1)))
         self._kernel = load(self.recipe, check_choice(backend))
+        self._coefficients: Kept[Tensor] = Kept()
 
     def forward(self, x: Tensor, species: Index) -> Tensor:
         """x (rows, irreps_in.dim) -> (rows, irreps_out.dim), both ir_mul; species: Index of the rows."""
@@ -71,7 +75,8 @@ class SymmetricContraction(nn.Module):
                 f"SymmetricContraction: got an index of {species.values.shape[0]} rows and "
                 f"{species.start.shape[0] - 1} species; expected {x.shape[0]} rows and {self.species} species"
             )
-        out: Tensor = self._kernel(x.contiguous(), self.coefficients(), species, self.channels)
+        coefficients = self._coefficients((*self.weights, *self.buffers(recurse=False)), self.coefficients)
+        out: Tensor = self._kernel(x.contiguous(), coefficients, species, self.channels)
         return out
 
     def coefficients(self) -> Tensor:
@@ -131,6 +136,17 @@ def collapsed(u: Tensor, lmax: int, degree: int) -> Tensor:
     if bool((rest.abs() > 1e-6 * dense.abs().max()).any()):
         raise InputError(f"U: got monomials that no equivariant polynomial of degree {degree} has; expected none")
     return kept
+
+
+def spread(coupling: Tensor, lmax: int, degree: int, nu: int) -> Tensor:
+    """The dense U, symmetric in its factors, whose `collapsed` is `coupling` (coefficients, k)."""
+    n, components = (lmax + 1) ** 2, 2 * degree + 1
+    dense = coupling.new_zeros((components, *(n,) * nu, coupling.shape[1]))
+    for slot, row in zip(slots(lmax, degree, nu), coupling, strict=True):
+        places = sorted(set(permutations(slot.monomial)))
+        for place in places:
+            dense[(slot.component, *place)] = row / len(places)
+    return dense[0] if degree == 0 else dense
 
 
 def _number(slot: Slot, n: int, nu: int) -> int:

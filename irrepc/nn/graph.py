@@ -84,6 +84,8 @@ def edge_vectors(graph: Graph) -> Tensor:
     """Vectors (E, 3) Å from each centre to its neighbour, differentiable in positions and cell."""
     centre, neighbour = graph.receivers.values, graph.senders.values
     vectors = graph.positions.index_select(0, neighbour) - graph.positions.index_select(0, centre)
+    if graph.num_graphs == 1:
+        return vectors + graph.shifts @ graph.cell[0]
     cells = graph.cell.index_select(0, graph.batch.index_select(0, centre))
     return vectors + (graph.shifts.unsqueeze(-1) * cells).sum(1)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.errors import InputError
+from irrepc.nn.kept import Kept
 
 
 class _Target(NamedTuple):
@@ -52,6 +53,7 @@ class Linear(nn.Module):
         self.weight_numel = sum(self._sizes)
         self.weight = nn.Parameter(torch.randn(self.weight_numel, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(sum(self._biases), dtype=dtype)) if bias else None
+        self._matrices: Kept[list[Tensor]] = Kept()
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, irreps_in.dim) -> (rows, irreps_out.dim), both ir_mul."""
@@ -59,22 +61,27 @@ class Linear(nn.Module):
         check_width("Linear", x, self.irreps_in)
         # split, not slices: its backward writes each gradient once, that of a slice fills the whole row with zeros
         blocks = x.split_with_sizes(self._widths, 1)
-        matrices = [
-            w.view(shape) for w, shape in zip(self.weight.split_with_sizes(self._sizes), self._shapes, strict=True)
-        ]
+        matrices = self._matrices((self.weight,), self.matrices)
         biases = () if self.bias is None else self.bias.split_with_sizes(self._biases)
         out = []
-        for target in self._targets:
+        for target, matrix in zip(self._targets, matrices, strict=True):
             if not target.blocks:
                 out.append(x.new_zeros(rows, target.components * target.mul))
                 continue
             features = joined([torch.unflatten(blocks[k], 1, (target.components, -1)) for k in target.blocks], 2)
-            matrix = joined([matrices[k] for k in target.matrices], 0) * target.scale
             y = features.reshape(rows * target.components, matrix.shape[0]) @ matrix
             if target.bias is not None and biases:
                 y = y + biases[target.bias]
             out.append(y.view(rows, target.components * target.mul))
-        return torch.cat(out, 1) if out else x.new_zeros(rows, 0)
+        return joined(out, 1) if out else x.new_zeros(rows, 0)
+
+    def matrices(self) -> list[Tensor]:
+        """W / √fan_in of each output block, (fan_in, mul)."""
+        parts = [
+            w.view(shape) for w, shape in zip(self.weight.split_with_sizes(self._sizes), self._shapes, strict=True)
+        ]
+        none = self.weight.new_zeros(0, 0)
+        return [joined([parts[k] for k in t.matrices], 0) * t.scale if t.matrices else none for t in self._targets]
 
     def extra_repr(self) -> str:
         """Irreps and the number of weights, for repr."""
@@ -100,28 +107,36 @@ class SpeciesLinear(nn.Module):
         self._sizes = tuple(n * features * m for n, m in self._shapes)
         self.weight_numel = sum(self._sizes)
         self.weight = nn.Parameter(torch.randn(self.weight_numel, dtype=dtype))
+        self._matrices: Kept[list[Tensor]] = Kept()
 
     def forward(self, x: Tensor, embedding: Tensor, one_hot: Tensor) -> Tensor:
         """x (rows, irreps_in.dim), embedding a (species, F), one_hot (rows, species) -> (rows, irreps_out.dim)."""
         rows = x.shape[0]
         check_width("SpeciesLinear", x, self.irreps_in)
         blocks = x.split_with_sizes(self._widths, 1)
-        cubes = [
-            torch.einsum("tf,ufv->tuv", embedding, w.view(n, self.features, m))
-            for w, (n, m) in zip(self.weight.split_with_sizes(self._sizes), self._shapes, strict=True)
-        ]
+        matrices = self._matrices((self.weight, embedding), lambda: self.matrices(embedding))
         out = []
-        for target in self._targets:
+        for target, matrix in zip(self._targets, matrices, strict=True):
             if not target.blocks:
                 out.append(x.new_zeros(rows, target.components * target.mul))
                 continue
             features = joined([torch.unflatten(blocks[k], 1, (target.components, -1)) for k in target.blocks], 2)
-            matrix = joined([cubes[k] for k in target.matrices], 1).flatten(0, 1)
             by_species = one_hot[:, None, :, None] * features.unsqueeze(2)
-            y = by_species.reshape(rows * target.components, matrix.shape[0])
-            y = y @ (matrix * (target.scale / math.sqrt(self.features)))
+            y = by_species.reshape(rows * target.components, matrix.shape[0]) @ matrix
             out.append(y.view(rows, target.components * target.mul))
-        return torch.cat(out, 1) if out else x.new_zeros(rows, 0)
+        return joined(out, 1) if out else x.new_zeros(rows, 0)
+
+    def matrices(self, embedding: Tensor) -> list[Tensor]:
+        """Σ_f W_ufv a_f / √(fan_in · F) of each output block, (species · fan_in, mul)."""
+        cubes = [
+            torch.einsum("tf,ufv->tuv", embedding, w.view(n, self.features, m))
+            for w, (n, m) in zip(self.weight.split_with_sizes(self._sizes), self._shapes, strict=True)
+        ]
+        none, share = self.weight.new_zeros(0, 0), 1.0 / math.sqrt(self.features)
+        return [
+            joined([cubes[k] for k in t.matrices], 1).flatten(0, 1) * (t.scale * share) if t.matrices else none
+            for t in self._targets
+        ]
 
     def extra_repr(self) -> str:
         """Irreps and the number of weights, for repr."""

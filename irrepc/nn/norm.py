@@ -23,6 +23,14 @@ def safe_norm(v: Tensor, dim: int) -> Tensor:
     )
 
 
+def lengths_and_directions(v: Tensor) -> tuple[Tensor, Tensor]:
+    """|v| (rows,) and v / |v| (rows, 3) of vectors (rows, 3); both zero, with gradient zero, where v is zero."""
+    square = v.square().sum(1, keepdim=True)
+    there = square > 0
+    length = torch.where(there, square, torch.ones_like(square)).sqrt()
+    return torch.where(there, length, 0.0).squeeze(1), torch.where(there, v / length, 0.0)
+
+
 def irreps_norm(x: Tensor, irreps: Irreps) -> Tensor:
     """The length of each copy of each irrep: (rows, irreps.dim) ir_mul -> (rows, irreps.num_irreps)."""
     blocks = x.split_with_sizes([block.dim for block in irreps], 1)

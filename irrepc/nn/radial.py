@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irrepc.errors import InputError
+from irrepc.nn.kept import Kept
 
 
 def polynomial_cutoff(x: Tensor, p: int = 6) -> Tensor:
@@ -80,25 +81,37 @@ class ScalarMLP(nn.Module):
     """A perceptron without biases on invariants: v ← silu(v W₁ / √n₀), …, v W_k · gain / √n_(k-1).
 
     weights  matrices (in, out), drawn with unit variance; the factors stay outside. The gain √2 is NequIP's (it keeps
-    the variance through SiLU, about); 1.6791767923989418 is that of e3nn's FullyConnectedNet.
+    the variance through SiLU, about); 1.6791767923989418 is that of e3nn's FullyConnectedNet. `scale` multiplies the
+    result, without an operation of its own.
     A zero row gives zero out, so a weight made from a basis times a cutoff vanishes at the cutoff too.
     """
 
     def __init__(
-        self, widths: tuple[int, ...], *, gain: float = math.sqrt(2.0), dtype: torch.dtype = torch.float32
+        self,
+        widths: tuple[int, ...],
+        *,
+        gain: float = math.sqrt(2.0),
+        scale: float = 1.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         if len(widths) < 2 or min(widths) < 1:
             raise InputError(f"ScalarMLP: got widths {widths}; expected two or more, each >= 1")
         self.widths = widths
-        self.scales = tuple((1.0 if k == 0 else gain) / math.sqrt(n) for k, n in enumerate(widths[:-1]))
+        gains = [(1.0 if k == 0 else gain) / math.sqrt(n) for k, n in enumerate(widths[:-1])]
+        self.scales = (*gains[:-1], gains[-1] * scale)
         self.weights = nn.ParameterList(nn.Parameter(torch.randn(n, m, dtype=dtype)) for n, m in pairwise(widths))
+        self._matrices: Kept[list[Tensor]] = Kept()
 
     def forward(self, v: Tensor) -> Tensor:
         """(rows, widths[0]) -> (rows, widths[-1])."""
-        for k, (weight, scale) in enumerate(zip(self.weights, self.scales, strict=True)):
-            v = (v if k == 0 else F.silu(v)) @ (weight * scale)
+        for k, matrix in enumerate(self._matrices(self.weights, self.matrices)):
+            v = (v if k == 0 else F.silu(v)) @ matrix
         return v
+
+    def matrices(self) -> list[Tensor]:
+        """The weights times their factors."""
+        return [weight * scale for weight, scale in zip(self.weights, self.scales, strict=True)]
 
     def extra_repr(self) -> str:
         """Widths, for repr."""

@@ -12,16 +12,19 @@ from torch import Tensor
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.errors import InputError
-from irrepc.interop.mace import columns_by_path, load_mace, mace_from
+from irrepc.interop.mace import columns_by_path, load_mace, mace_from, to_mace
 from irrepc.models.checkpoint import load_model, save_model
 from irrepc.models.mace import MACE
 from irrepc.models.potential import energy_and_forces
 from irrepc.nn.contraction import coupling_matrix
+from irrepc.nn.graph import batch
 from irrepc.nn.neighbours import graph_of, species_of
 
 # A: ScaleShiftMACE, all layers residual, l 3, correlation 3; B: MACE, first layer without residual, l 2, three layers
 MODELS = ("mace_A", "mace_B")
 CONTRACTIONS = "products.0.symmetric_contractions.contractions"
+NUMBERS = Path(__file__).parent / "numbers"
+OPTIONS = ("density_agnesi_heads", "soft_tanh", "reduced_degrees", "four_factors", "one_layer")
 
 
 def load(shared: Path, name: str, backend: str, dtype: torch.dtype = torch.float64) -> MACE:
@@ -123,30 +126,34 @@ def without(name: str) -> Callable[[dict[str, Any], dict[str, Tensor]], Any]:
     return lambda config, state: state.pop(name)
 
 
+U = f"{CONTRACTIONS}.2.U_matrix_2"
 BROKEN: dict[str, tuple[Callable[[dict[str, Any], dict[str, Tensor]], Any], str]] = {
     "a tensor missing": (without("interactions.1.skip_tp.weight"), "got nothing for interactions.1.skip_tp.weight"),
-    "a tensor too many": (lambda c, s: s.update({"pair_repulsion_fn.a_exp": torch.ones(1)}), "pair_repulsion_fn"),
+    "a tensor too many": (lambda c, s: s.update({"joint_embedding.weight": torch.ones(1)}), "joint_embedding"),
     "a bias": (lambda c, s: s.update({"readouts.0.linear.bias": torch.ones(1)}), "readouts.0.linear.bias"),
-    "another size": (lambda c, s: c.update(radial_MLP=[16, 17]), "conv_tp_weights.layer1"),
-    "another cutoff": (lambda c, s: c.update(r_max=4.6), "r_max = 5.0"),
-    "another block": (lambda c, s: c.update(interaction_cls_first="RealAgnosticDensityBlock"), "DensityBlock"),
-    "no residual later": (lambda c, s: c.update(interaction_cls="RealAgnosticInteractionBlock"), "later layers"),
-    "odd scalars": (lambda c, s: c.update(hidden_irreps="8x0e+8x1e"), "natural parity"),
-    "a list of correlations": (lambda c, s: c.update(correlation=[2, 2, 3]), "one number for all layers"),
-    "no U": (without(f"{CONTRACTIONS}.2.U_matrix_2"), "got no .*U_matrix_2"),
-    "U of another size": (
-        lambda c, s: s.update({f"{CONTRACTIONS}.0.U_matrix_1": torch.ones(4, 1)}),
-        "U: got shape",
+    "another size": (lambda c, s: c.update(radial_MLP=[16, 17]), r"radial_MLP = \[16, 17\] with tensors of \[16, 16\]"),
+    "a torn tensor": (
+        lambda c, s: s.update({"interactions.1.conv_tp_weights.layer1.weight": torch.ones(16, 17)}),
+        r"got \(16, 17\) for interactions.1.conv_tp_weights.layer1",
     ),
-    "several heads": (
-        lambda c, s: s.update({"atomic_energies_fn.atomic_energies": torch.ones(2, 3)}),
-        "model of one head",
+    "another cutoff": (lambda c, s: c.update(r_max=4.6), "r_max = 4.6 with tensors of 5.0"),
+    "another block": (lambda c, s: c.update(interaction_cls_first="RealAgnosticAttBlock"), "AttBlock"),
+    "a density": (
+        lambda c, s: c.update(interaction_cls="RealAgnosticDensityResidualInteractionBlock"),
+        "interaction_cls = .*Density",
     ),
-    "a repulsion": (lambda c, s: c.update(pair_repulsion=True), "pair_repulsion = True; expected False"),
+    "no residual later": (lambda c, s: c.update(interaction_cls="RealAgnosticInteractionBlock"), "interaction_cls ="),
+    "odd scalars": (lambda c, s: c.update(hidden_irreps="8x0e+8x1e"), "hidden_irreps = '8x0e.8x1e' with tensors of"),
+    "a list of correlations": (lambda c, s: c.update(correlation=[2, 2, 3]), "correlation = "),
+    "no U": (without(U), "got U matrices of shapes"),
+    "U of another size": (lambda c, s: s.update({U: torch.ones(5, 9, 4, 4)}), "U: got shape"),
+    "no E0": (without("atomic_energies_fn.atomic_energies"), "got no atomic_energies_fn"),
+    "a repulsion": (lambda c, s: c.update(pair_repulsion=True), "pair_repulsion = True with tensors of False"),
     "another distance": (lambda c, s: c.update(distance_transform="Agnesi"), "distance_transform = 'Agnesi'"),
     "another basis": (lambda c, s: c.update(radial_type="gaussian"), "radial_type = 'gaussian'"),
-    "another activation": (lambda c, s: c.update(gate="<function tanh>"), "expected silu"),
-    "half a configuration": (lambda c, s: c.pop("max_ell"), "without max_ell"),
+    "another readout": (lambda c, s: c.update(MLP_irreps="17x0e"), "MLP_irreps = '17x0e'"),
+    "another activation": (lambda c, s: c.update(gate="<function relu>"), "got gate"),
+    "half a configuration": (lambda c, s: c.pop("avg_num_neighbors"), "without avg_num_neighbors"),
 }
 
 
@@ -168,5 +175,70 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no JSON"):
         load_mace(tmp_path / "empty.npz", tmp_path / "config.json")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="without MLP_irreps, avg_num_neighbors"):
+    with pytest.raises(InputError, match="got no atomic_numbers"):
         load_mace(tmp_path / "empty.npz", tmp_path / "config.json")
+
+
+def test_the_tensors_say_nearly_everything(shared: Path, content: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
+    config, state = content
+    least = {"avg_num_neighbors": config["avg_num_neighbors"]}
+    assert mace_from(least, state, "torch").config == mace_from(config, state, "torch").config
+
+
+# ── numbers/: options that the shared models do not have, each with both structures and every head ──
+
+
+def option(name: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, np.ndarray]]:
+    """Arguments, state_dict, and the rest of a file of numbers/make_mace.py."""
+    with np.load(NUMBERS / f"mace_{name}.npz") as arrays:
+        found = {key: np.array(arrays[key]) for key in arrays.files}
+    state = {k.removeprefix("state/"): torch.from_numpy(v) for k, v in found.items() if k.startswith("state/")}
+    return json.loads(str(found["config"])), state, found
+
+
+def assert_as_official(model: MACE, found: dict[str, np.ndarray]) -> None:
+    """1e-12 of the largest, for each structure and head."""
+    for structure in ("molecule", "solid"):
+        species = species_of(found[f"{structure}/numbers"], model.species)
+        cell = found[f"{structure}/cell"]
+        graph = graph_of(species, found[f"{structure}/positions"], cell, bool(cell.any()), cutoff=model.cutoff)
+        for head in range(len(model.config.heads)):
+            model.head = head
+            mine = energy_and_forces(model, graph)
+            energies, forces = found[f"{structure}/energies/{head}"], found[f"{structure}/forces/{head}"]
+            np.testing.assert_allclose(mine.energies.numpy(), energies, rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(mine.forces.numpy(), forces, rtol=0, atol=1e-12 * np.abs(forces).max())
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options(name: str) -> None:
+    config, state, found = option(name)
+    assert_as_official(mace_from(config, state, "torch"), found)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_written_back(name: str) -> None:
+    config, state, found = option(name)
+    model = mace_from(config, state, "torch")
+    arguments, written = to_mace(model)
+    constant = {name for name in state if "bias" in name or "covalent_radii" in name or not state[name].numel()}
+    assert written.keys() == state.keys() - constant
+    for key, tensor in written.items():
+        assert tensor.shape == state[key].shape, key
+        if "U_matrix" not in key:
+            torch.testing.assert_close(tensor.double(), state[key].double(), rtol=1e-15, atol=1e-15)
+    idle = {"hidden_irreps", "MLP_irreps"} if name == "one_layer" else set()  # one layer is scalars, read linearly
+    assert all(arguments[key] == value for key, value in config.items() if key not in idle)
+    again = mace_from(arguments, written, "torch")
+    assert again.config == model.config
+    assert_as_official(again, found)
+
+
+def test_the_heads_of_a_batch_may_differ() -> None:
+    config, state, found = option("density_agnesi_heads")
+    model = mace_from(config, state, "torch")
+    species = species_of(found["molecule/numbers"], model.species)
+    graph = graph_of(species, found["molecule/positions"], cutoff=model.cutoff)
+    energies = model(batch([graph, graph]), torch.tensor([1, 0]))
+    expected = [*found["molecule/energies/1"], *found["molecule/energies/0"]]
+    np.testing.assert_allclose(energies.detach().numpy(), expected, rtol=1e-12)

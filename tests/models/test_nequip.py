@@ -31,10 +31,33 @@ PARITY = replace(
 )
 
 
+OPTIONS = replace(
+    SMALL,
+    lmax=1,
+    features=(3, 2),
+    layers=2,
+    cutoffs=tuple(SMALL.cutoff * share for share in (1.0, 0.9, 0.8, 0.9, 1.0, 0.95, 0.8, 0.95, 0.9)),
+    neighbors=(2.0, 4.0, 3.0),
+    repulsion=True,
+    trainable_bessels=True,
+    trainable_scales=True,
+    trainable_shifts=True,
+)
+
+
 class TestNequIP(ModelChecks):
     @classmethod
     def build(cls, dtype: torch.dtype, backend: str) -> Any:
         return NequIP(SMALL, backend, dtype=dtype, seed=3)
+
+
+class TestNequIPWithOptions(ModelChecks):
+    traced = ("torch",)
+    compared = ("llvm",)
+
+    @classmethod
+    def build(cls, dtype: torch.dtype, backend: str) -> Any:
+        return NequIP(OPTIONS, backend, dtype=dtype, seed=5)
 
 
 class TestNequIPWithBothParities(ModelChecks):
@@ -78,6 +101,10 @@ def test_scale_and_shift_stay_in_float64() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"cutoffs": (1.0,)}, "cutoffs"),
+        ({"cutoffs": (9.0,) * 9}, "cutoffs"),
+        ({"neighbors": (1.0, 0.0, 1.0)}, "neighbors"),
+        ({"repulsion_power": 1}, "repulsion_power = 1"),
         ({"species": ()}, "species"),
         ({"species": (1, 1)}, "distinct"),
         ({"cutoff": 0.0}, "cutoff = 0.0"),
