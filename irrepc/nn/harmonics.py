@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from irrepc.algebra.irreps import Irreps
@@ -79,7 +78,6 @@ class WignerD(nn.Module):
 
 
 def _direction(r: Tensor) -> Tensor:
-    """r/|r|, and zero with a zero gradient where r = 0."""
+    """r/|r|, and zero with a zero gradient where r = 0: there 1/|r| is taken as that of an infinite r."""
     square = (r * r).sum(-1, keepdim=True)
-    there = square > 0
-    return torch.where(there, r * torch.where(there, square, 1.0).rsqrt(), 0.0)
+    return r * nn.functional.threshold(square, 0.0, math.inf).rsqrt()
