@@ -75,12 +75,19 @@ class _Body:
         if self.inner not in w.axes[f]:
             return w.splat(w.op(f"load {w.real}, ptr {place}", variable(f), note), self.lanes)
         value = w.op(f"load {w.kind(self.lanes)}, ptr {place}, align {w.bytes}", variable(f), note)
-        if self.lanes == w.lanes[0] and f.operand in w.later and f not in w.fetched:
-            # A whole vector is a line of the caches: the same of a later row is asked for, once in all loops.
-            w.fetched.add(f)
-            later = w.element(o, f.component, w.later[f.operand], self.at)
-            w.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 3, i32 1)")
+        self.fetch(f, 0)
         return value
+
+    def fetch(self, f: Ref, purpose: int) -> None:
+        """Ask for the same of a later row, once in all loops: a whole vector is a line of the caches.
+
+        purpose  0 to be read, 1 to be written
+        """
+        w = self.w
+        if self.lanes == w.lanes[0] and f.operand in w.later and f not in w.fetched:
+            w.fetched.add(f)
+            later = w.element(w.operands[f.operand], f.component, w.later[f.operand], self.at)
+            w.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 {purpose}, i32 3, i32 1)")
 
     def finish(self, s: Statement, result: str) -> None:
         """Store a sum, or add it to where it is collected."""
@@ -92,6 +99,7 @@ class _Body:
         if self.inner not in w.axes[s.target] and lanes > 1:
             call = f"call reassoc nsz {w.real} @{reduction(w.real, lanes)}"
             result, lanes = w.op(f"{call}({w.real} 0.0, {w.kind(lanes)} {result})"), 1
+        self.fetch(s.target, 1)
         write(w, s.verb, result, place, lanes)
 
 

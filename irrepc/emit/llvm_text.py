@@ -139,12 +139,14 @@ class _Row:
         operands = (*self.inputs, *w.kernel.outputs)
         rows = {o.name: f"%{o.name}" if o.rows is None else _row(w, o, at[o.index], self.strides) for o in operands}
         whole = {name: rows[name] for name in self.buffers}
+        w.later = {o.name: _row(w, o, later[o.index], self.strides) for o in self.inputs if o.name in self.fetched}
         for name, b in self.buffers.items():
+            row = _row(w, w.operands[name], later[None], self.strides)
+            w.later[name] = w.op(f"select i1 {b.streamed}, ptr {b.place}, ptr {row}", "later")
             rows[name] = w.op(f"select i1 {b.streamed}, ptr {b.place}, ptr {rows[name]}", name)
         for o in self.blank:
             if o.index is None:
                 _blank(w, rows[o.name], self.strides[o.name])
-        w.later = {o.name: _row(w, o, later[o.index], self.strides) for o in self.inputs if o.name in self.fetched}
         for f in _used(self.block.stages, w, channelled=False):
             place = w.element(w.operands[f.operand], f.component, rows[f.operand], {})
             w.scalars[f] = w.op(f"load {w.real}, ptr {place}", variable(f), w.operands[f.operand].label(f.component))
