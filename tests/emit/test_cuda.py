@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -11,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from irrepc.emit.module import Entry, compose, kernels
-from irrepc.ir.kernel import Kernel
-from tests.emit.shim.host import ABSENT, COMPILER, Host, build
-from tests.emit.test_numbers import load
+from irrepc.algebra.surd import ONE, Surd
+from irrepc.emit import module
+from irrepc.emit.module import Entry, kernels
+from irrepc.ir.check import check
+from irrepc.ir.kernel import Equation, Kernel, Operand, Ref, Term
+from tests.emit.shim.host import ABSENT, COMPILER, build, emitted
 from tests.kernels import RECIPES
 
 BOUNDS = {torch.float64: 1e-12, torch.float32: 2e-5}
 CHANNELS = {torch.float64: (1, 5, 33, 40, 64), torch.float32: (5, 64)}
 SIZES = {"sender": 5, "receiver": 4, "species": 3}
-SUFFIXES = ("", "_vjp", "_vjp_vjp")
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=ABSENT)
 
@@ -37,14 +37,8 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], M
     known: dict[tuple[str, str], ModuleType] = {}
     wanted = []
     for name, recipe in RECIPES.items():
-        plain = name.replace(", ", "_").replace(" ", "_")
         for backend in ("torch", "cuda"):
-            made = compose("A kernel.", (Entry("kernel", recipe),), backend, "a test")
-            for suffix, text in made.companions:
-                (folder / f"{plain}_{backend}").with_suffix(suffix).write_text(text, encoding="utf-8")
-            for file, text in made.shared:
-                (folder / file).write_text(text, encoding="utf-8")
-            known[name, backend] = load(made.text, folder, f"{plain}_{backend}")
+            known[name, backend] = emitted(recipe, backend, folder)
         module = known[name, "cuda"]
         forward = kernels(Entry("kernel", recipe))[0]
         for real, sizes in CHANNELS.items():
@@ -90,6 +84,24 @@ def indices(kernel: Kernel, module: ModuleType, rows: int) -> list[object]:
     return out
 
 
+def compare(
+    kernel: Kernel, ours: ModuleType, meaning: ModuleType, extents: dict[str, int], rows: int, real: torch.dtype
+) -> None:
+    """The same numbers from both modules, and every one of them written."""
+    inputs = operands(kernel, extents, rows, real)
+    got = getattr(ours, kernel.name)(*inputs, *indices(kernel, ours, rows), *extents.values())
+    exact = [t.double() for t in inputs]
+    right = getattr(meaning, kernel.name)(*exact, *indices(kernel, meaning, rows), *extents.values())
+    pairs = zip(*((r if isinstance(r, tuple) else (r,)) for r in (got, right)), strict=True)
+    for o, (a, b) in zip(kernel.outputs, pairs, strict=True):
+        where = (kernel.name, o.name, extents, real)
+        assert a.dtype == real
+        assert a.shape == b.shape, where
+        assert not a.isnan().any(), where
+        scale = max(1.0, float(b.abs().max())) if b.numel() else 1.0
+        assert ((a - b).abs() <= BOUNDS[real] * scale).all(), where
+
+
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("rows", [0, 1, 7, 150])
 def test_cuda_text_equals_the_torch_text(
@@ -99,15 +111,50 @@ def test_cuda_text_equals_the_torch_text(
     for kernel in kernels(Entry("kernel", RECIPES[name])):
         for real, sizes in CHANNELS.items():
             for channels in sizes if rows < 100 else sizes[-1:]:
-                extents = widths(kernel, channels)
-                inputs = operands(kernel, extents, rows, real)
-                got = getattr(ours, kernel.name)(*inputs, *indices(kernel, ours, rows), *extents.values())
-                exact = [t.double() for t in inputs]
-                right = getattr(meaning, kernel.name)(*exact, *indices(kernel, meaning, rows), *extents.values())
-                pairs = zip(*((r if isinstance(r, tuple) else (r,)) for r in (got, right)), strict=True)
-                for o, (a, b) in zip(kernel.outputs, pairs, strict=True):
-                    assert a.dtype == real
-                    assert a.shape == b.shape, (kernel.name, o.name)
-                    scale = max(1.0, float(b.abs().max())) if b.numel() else 1.0
-                    assert not a.isnan().any(), (kernel.name, o.name, extents)
-                    assert ((a - b).abs() <= BOUNDS[real] * scale).all(), (kernel.name, o.name, real, extents)
+                compare(kernel, ours, meaning, widths(kernel, channels), rows, real)
+
+
+def handmade(letter: str) -> Kernel:
+    """Kernels of forms that no recipe has: sums over channels that are scattered, shared, or needed before the end."""
+    u, v = ("u",), ("v",)
+    x, w, s = Operand("x", (u, u), "edge"), Operand("w", (u,), "node", "sender"), Operand("s", ((),), "edge")
+    m = Operand("m", ((),), "edge")
+    x0, x1, w0, s0, m0 = Ref("x", 0), Ref("x", 1), Ref("w", 0), Ref("s", 0), Ref("m", 0)
+    two, three = Surd.of(2), Surd.root(3)
+    dot = Equation(m0, (Term(ONE, (x0, x0)), Term(three, (x0, x1))))
+    match letter:
+        case "scattered":
+            o = Operand("o", ((), ()), "node", "receiver")
+            terms = (Term(three, (w0, x0)), Term(two, (s0,)))
+            more = Equation(Ref("o", 1), (Term(ONE, (s0, s0)),))
+            return Kernel("k", (x, w, s), (o,), (Equation(Ref("o", 0), terms), more))
+        case "square":
+            o = Operand("o", ((),), "node", "receiver")
+            return Kernel("k", (x, w), (o,), (dot, Equation(Ref("o", 0), (Term(ONE, (m0, m0)),))), (m,))
+        case "scaled":
+            o, q = Operand("o", (u, u, ()), "edge"), Operand("q", ((),), "edge")
+            terms = (Equation(Ref("o", 0), (Term(ONE, (m0, x1)),)), Equation(Ref("o", 2), (Term(three, (m0, s0)),)))
+            more = Equation(Ref("q", 0), (Term(two, (m0, m0)), Term(ONE, (s0,))))
+            return Kernel("k", (x, s), (o, q), (dot, *terms, more), (m,))
+        case "shared":
+            o = Operand("o", ((), ()), None)
+            return Kernel("k", (x, s), (o,), (Equation(Ref("o", 1), (Term(two, (s0, x0, x1)), Term(ONE, (s0,)))),))
+        case _:
+            y, o = Operand("y", (v,), "edge"), Operand("o", ((), u), "edge")
+            one = Equation(Ref("o", 0), (Term(three, (x0, Ref("y", 0))), Term(ONE, (x0, x1))))
+            return Kernel("k", (x, y), (o,), (one, Equation(Ref("o", 1), (Term(two, (x0, Ref("y", 0))),))))
+
+
+@pytest.mark.parametrize("letter", ["scattered", "square", "scaled", "shared", "crossed"])
+def test_forms_that_no_recipe_has(
+    letter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poisoned: None
+) -> None:
+    kernel = check(handmade(letter))
+    monkeypatch.setattr(module, "derive", lambda recipe: kernel)
+    recipe = RECIPES["harmonics"]
+    ours, meaning = (emitted(recipe, backend, tmp_path, letter) for backend in ("cuda", "torch"))
+    orders = kernels(Entry(letter, recipe))
+    extents = {a: 5 + 34 * i for i, a in enumerate(kernel.channels)}
+    ours.nvrtc = build(((ours.source(), k, ours.defines(k, torch.float64, **extents)) for k in ours.KERNELS), tmp_path)
+    for order in orders:
+        compare(order, ours, meaning, {a: extents[a] for a in order.channels}, 9, torch.float64)

@@ -8,9 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
+
+from irrepc.algebra.recipe import Recipe, digest
+from irrepc.emit.module import Entry, compose
+from tests.emit.test_numbers import load
 
 Defines = tuple[tuple[str, str], ...]
 HEADER = Path(__file__).with_name("device.h")
@@ -75,6 +80,17 @@ def build(wanted: Iterable[tuple[str, str, Defines]], folder: Path, *options: st
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
     return Host(ctypes.CDLL(str(library)), names)
+
+
+def emitted(recipe: Recipe, backend: str, folder: Path, function: str = "kernel") -> ModuleType:
+    """The module of a recipe, imported from the folder."""
+    made = compose("A kernel.", (Entry(function, recipe),), backend, "a test")
+    name = f"{backend}_{function}_{digest(recipe)}"
+    for suffix, text in made.companions:
+        (folder / name).with_suffix(suffix).write_text(text, encoding="utf-8")
+    for file, text in made.shared:
+        (folder / file).write_text(text, encoding="utf-8")
+    return load(made.text, folder, name)
 
 
 def uses_lanes(source: str, name: str) -> bool:
