@@ -47,7 +47,7 @@ def main() -> None:
 @main.command()
 @click.option("--lmax", type=int, help="Largest degree of harmonics, couplings and rotations.")
 @click.option("--irreps", help='Features of the convolution, "16x0e+8x1o"; only equal multiplicities are told apart.')
-@click.option("--backend", "backends", multiple=True, help="torch, numba, llvm, cuda; several may follow.  [torch numba]")
+@click.option("--backend", "backends", multiple=True, help="torch, numba, llvm, cuda: one or several.  [torch numba]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder that gets lmax<L>/.  [here]")
 @click.option(
     "--limit",
@@ -120,7 +120,7 @@ def list_() -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
-@click.option("--compiled", is_flag=True, help="Run numba, llvm and (on a GPU) cuda modules compiled: slow the first time.")
+@click.option("--compiled", is_flag=True, help="Run numba, llvm and, on a GPU, cuda modules: slow at first.")
 def check(folder: Path | None, compiled: bool) -> None:
     """Make the packages in FOLDER (default: the shelf) again and compare; then test the emitted code itself.
 

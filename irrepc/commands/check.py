@@ -20,7 +20,6 @@ from irrepc.emit.plan import Plan, plan
 from irrepc.errors import IrrepcError, RecipeError
 from irrepc.runtime.store import shelf_folder
 
-
 LATE = {"llvm": "", "cuda": " where there is a CUDA device"}
 """The backends that do not run without being compiled, and what else they need."""
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from irrepc.emit.cuda_plan import Launch
-from irrepc.emit.cuda_text import arguments, cuda_function, is_sum, names
+from irrepc.emit.cuda_plan import Launch, launches
+from irrepc.emit.cuda_text import arguments, launch_text, names
 from irrepc.emit.numba_text import check_lines
 from irrepc.emit.printer import WIDTH
 from irrepc.emit.templates import render
 from irrepc.emit.views import Function, Part, shape, signature, used_inputs, width
-from irrepc.ir.kernel import Kernel, Ref
+from irrepc.ir.block import Block
+from irrepc.ir.kernel import Kernel, Operand, Ref
 
 TEMPLATE = "cuda/kernels.cu.jinja"
 
@@ -23,18 +25,30 @@ class KernelText:
     lines: tuple[str, ...]
 
 
-def cuda_functions(kernel: Kernel, planned: tuple[tuple[Launch, ...], ...]) -> Function:
+@dataclass(frozen=True, slots=True)
+class LaunchedPart:
+    """The outputs that share a scatter index, and the launches that compute them: none where all are zero."""
+
+    outputs: tuple[Operand, ...]
+    launches: tuple[Launch, ...]
+
+
+def cuda_parts(kernel: Kernel, scheduled: tuple[Block, ...]) -> tuple[LaunchedPart, ...]:
+    """The launches of each part of a kernel."""
+    return tuple(LaunchedPart(b.kernel.outputs, launches(b.kernel, kernel.name)) for b in scheduled)
+
+
+def cuda_function(kernel: Kernel, parts: tuple[LaunchedPart, ...]) -> Function:
     """The function of a kernel: it checks operands, allocates outputs, launches, and adds up what came in pieces.
 
-    Where several parts make the outputs, those run of which some output is wanted.
+    Where outputs come in several parts, those run of which some output is wanted.
     """
     # What NumPy calls the size of a row of numbers is an entry of the shape in torch.
     body = [line.replace(".size", ".shape[0]") for line in check_lines(kernel)]
-    groups = [group for group in planned if group]
-    parts = [_part(kernel, group) for group in groups]
+    texts = [_part(kernel, part) for part in parts]
     if len(parts) > 1:
         body.append(f"{' = '.join(o.name for o in kernel.outputs)} = None")
-        parts = [_when_wanted(part, _made(kernel, group)) for part, group in zip(parts, groups, strict=True)]
+        texts = [_when_wanted(kernel, part, text) for part, text in zip(parts, texts, strict=True)]
     return Function(
         name=kernel.name,
         signature=", ".join(signature(kernel)),
@@ -43,31 +57,31 @@ def cuda_functions(kernel: Kernel, planned: tuple[tuple[Launch, ...], ...]) -> F
         summary=kernel.doc,
         shapes=(*(shape(o) for o in kernel.inputs), "returns " + "; ".join(shape(o) for o in kernel.outputs)),
         body=tuple(body),
-        parts=tuple(parts),
+        parts=tuple(texts),
         result=", ".join(o.name for o in kernel.outputs),
     )
 
 
-def cuda_table(planned: tuple[Launch, ...]) -> list[str]:
+def cuda_table(launched: Iterable[Launch]) -> list[str]:
     """The lines of KERNELS: groups, channels a thread, the axes of the threads (None: warps) and all axes."""
     lines = []
-    for launch in planned:
+    for launch in launched:
         lanes = None if launch.kind == "warps" else launch.lanes
         values = f"{len(launch.groups)}, {launch.pack}, {lanes!r}, {launch.kernel.channels!r}"
         lines.append(f'"{launch.name}": Threads({values}),'.replace("'", '"'))
     return lines
 
 
-def cuda_text(planned: tuple[Launch, ...], banner: list[str]) -> str:
+def cuda_text(launched: tuple[Launch, ...], banner: list[str]) -> str:
     """The text of all kernels of a module."""
-    axes = dict.fromkeys(a for launch in planned for a in launch.kernel.channels)
+    axes = dict.fromkeys(a for launch in launched for a in launch.kernel.channels)
     return render(
         TEMPLATE,
         banner=["//" + line.removeprefix("#") for line in banner],
-        extents=", ".join(a.upper() for a in axes),
+        extents=[a.upper() for a in axes],
         channels=bool(axes),
-        warps=any(launch.kind == "warps" for launch in planned),
-        kernels=[KernelText(_notes(launch), cuda_function(launch)) for launch in planned],
+        warps=any(launch.kind == "warps" for launch in launched),
+        kernels=[KernelText(_notes(launch), launch_text(launch)) for launch in launched],
     )
 
 
@@ -86,47 +100,37 @@ def _notes(launch: Launch) -> tuple[str, ...]:
     return (f"{done}: {how}{groups}.",)
 
 
-def _part(kernel: Kernel, planned: tuple[Launch, ...]) -> Part:
-    """Allocation and launches of the outputs that share a scatter index."""
-    outputs = {o.name: o for launch in planned for o in launch.kernel.outputs}
-    done = {r for launch in planned for g in launch.groups for r in g.outputs}
-    first = kernel.inputs[0].name
-    index = next(iter(outputs.values())).index
-    pieces = is_sum(planned[0])
-    allocate = []
-    if pieces:
-        sums, entries = (f"{index}.start.shape[0] - 1", f"{index}.order.shape[0]") if index else ("1", "rows")
+def _part(kernel: Kernel, part: LaunchedPart) -> Part:
+    """Allocation and launches of the outputs that share a scatter index, and the pieces of sums added up."""
+    done = {r for launch in part.launches for g in launch.groups for r in g.outputs}
+    first, some = kernel.inputs[0].name, part.outputs[0]
+    allocate, total = [], "rows"
+    if some.rows is None or some.index is not None:
+        sums, entries = ("1", "rows")
+        if some.index is not None:
+            sums, entries = f"{some.index}.start.shape[0] - 1", f"{some.index}.order.shape[0]"
         allocate = [f"sums = {sums}", f"pieces = _pieces(sums, {entries})"]
-    total = "sums * pieces" if pieces else "rows"
-    for o in kernel.outputs:
-        if o.name in outputs:
-            # Components that nothing adds to are zero.
-            fill = "empty" if all(Ref(o.name, i) in done for i in range(o.size)) else "zeros"
-            allocate.append(f"{o.name} = {first}.new_{fill}(({total}, {width(o)}))")
-    for launch in planned:
-        allocate += _call(launch, total)
+        total = "sums * pieces"
+    for o in part.outputs:
+        # Components that nothing adds to are zero.
+        fill = "empty" if all(Ref(o.name, i) in done for i in range(o.size)) else "zeros"
+        allocate.append(f"{o.name} = {first}.new_{fill}(({total}, {width(o)}))")
     finish = []
-    if pieces:
-        finish = [f"{n} = {n}.sum(0)" if o.rows is None else f"{n} = _whole({n}, pieces)" for n, o in outputs.items()]
-    read = tuple(dict.fromkeys(o.name for launch in planned for o in used_inputs(launch.kernel)))
-    line = repr((f"_{kernel.name}_{'_'.join(outputs)}", read, index, tuple(_made(kernel, planned))))
-    return Part(
-        name="", arguments="", takes=read, line=line, first=first, fastmath="", constants=(), body=(),
-        allocate=tuple(allocate), call=(), finish=tuple(finish),
-    )
+    if total != "rows":
+        whole = "{0}.sum(0)" if some.rows is None else "_whole({0}, pieces)"
+        finish = [f"{o.name} = {whole.format(o.name)}" for o in part.outputs]
+    calls = [line for launch in part.launches for line in _call(launch, total)]
+    read = tuple(dict.fromkeys(o.name for launch in part.launches for o in used_inputs(launch.kernel)))
+    made = tuple(o.name for o in part.outputs)
+    line = repr((f"{kernel.name}_{'_'.join(made)}", read, some.index, made))
+    return Part("", "", read, line, first, "", (), (), (*allocate, *calls), (), tuple(finish))
 
 
-def _made(kernel: Kernel, planned: tuple[Launch, ...]) -> dict[str, int]:
-    """What launches compute: outputs and their numbers."""
-    names = {o.name for launch in planned for o in launch.kernel.outputs}
-    return {o.name: number for number, o in enumerate(kernel.outputs) if o.name in names}
-
-
-def _when_wanted(part: Part, made: dict[str, int]) -> Part:
-    """The part under a condition."""
-    condition = " or ".join(f"wanted[{number}]" for number in made.values())
-    lines = (f"if wanted is None or {condition}:", *(f"    {line}" for line in (*part.allocate, *part.finish)))
-    return replace(part, allocate=lines, finish=())
+def _when_wanted(kernel: Kernel, part: LaunchedPart, text: Part) -> Part:
+    """The part under the condition that some output of it is wanted."""
+    condition = " or ".join(f"wanted[{kernel.outputs.index(o)}]" for o in part.outputs)
+    lines = (f"if wanted is None or {condition}:", *(f"    {line}" for line in (*text.allocate, *text.finish)))
+    return replace(text, allocate=lines, finish=())
 
 
 def _call(launch: Launch, total: str) -> list[str]:

@@ -43,7 +43,7 @@ class Launch:
 
     kind    "rows", "channels" or "warps"
     lanes   the channel axes over which threads are spread
-    pack    channels for each thread in float32, a power of two; half as many in float64
+    pack    channels for each thread in float32, a power of two; in float64 it is one
     kernel  the part restricted to the outputs of this launch
     """
 
@@ -62,34 +62,43 @@ def launches(part: Kernel, name: str) -> tuple[Launch, ...]:
     Raises KernelError for an output with channels that needs a sum over channels first and is summed over rows.
     """
     axes = {Ref(o.name, i): a for o in part.operands.values() for i, a in enumerate(o.components)}
-    kinds: dict[tuple[str, Axes], list[Ref]] = {}
-    own_row = part.outputs[0].rows is not None and part.outputs[0].index is None
-    facts = _facts(part, axes)
-    targets = [e.target for e in part.equations if e.target.operand in {o.name for o in part.outputs}]
-    together = own_row and any(not axes[t] and facts[t].channelled for t in targets)
-    for t in targets:
-        direct = own_row and facts[t].nest == set(axes[t])
-        if not facts[t].channelled:
-            key: tuple[str, Axes] = ("rows", ())
-        elif not axes[t] or facts[t].summed or (direct and together):
-            if axes[t] and not direct:
-                raise KernelError(
-                    f"{part.name}: got {t}, summed over rows or channels and made of sums over channels; "
-                    "expected one or the other on CUDA; do: cut the kernel in two"
-                )
-            key = ("warps", ())
-        else:
-            key = ("channels", axes[t])
-        kinds.setdefault(key, []).append(t)
+    kinds = _kinds(part, axes)
+    used = [(key, o) for key, refs in kinds.items() for o in dict.fromkeys(r.operand for r in refs)]
     out = []
     for (kind, lanes), components in kinds.items():
         kernel = _restrict(part, components)
         groups = _groups(kernel, components, axes, WANTED[kind])
-        suffix = "_".join(o.name for o in kernel.outputs)
-        if len({key for key, refs in kinds.items() if {r.operand for r in refs} & {o.name for o in kernel.outputs}}) > 1:
-            suffix += "_" + ("_".join(lanes) or kind)
-        out.append(Launch(f"{name}_{suffix}", kind, lanes, _pack(kind, kernel, groups), kernel, groups))
+        words = [name, *(o.name for o in kernel.outputs)]
+        if any(o.name == other and key != (kind, lanes) for key, other in used for o in kernel.outputs):
+            words += lanes or (kind,)
+        out.append(Launch("_".join(words), kind, lanes, _pack(kind, kernel, groups), kernel, groups))
     return tuple(out)
+
+
+def _kinds(part: Kernel, axes: dict[Ref, Axes]) -> dict[tuple[str, Axes], list[Ref]]:
+    """The output components by the kind of launch that computes them, and its lanes."""
+    facts = _facts(part, axes)
+    outputs = {o.name for o in part.outputs}
+    targets = [e.target for e in part.equations if e.target.operand in outputs]
+    own_row = part.outputs[0].rows is not None and part.outputs[0].index is None
+    # Where a warp walks over the channels of a row anyway, it computes what the row has for each channel too.
+    walked = own_row and any(not axes[t] and facts[t].channelled for t in targets)
+    kinds: dict[tuple[str, Axes], list[Ref]] = {}
+    for t in targets:
+        direct = own_row and facts[t].nest == set(axes[t])
+        if not facts[t].channelled:
+            key: tuple[str, Axes] = ("rows", ())
+        elif not axes[t] or (direct and (walked or facts[t].summed)):
+            key = ("warps", ())
+        elif not facts[t].summed:
+            key = ("channels", axes[t])
+        else:
+            raise KernelError(
+                f"{part.name}: got {t}, a sum over rows or channels of sums over channels; expected one of these sums "
+                "in a CUDA kernel; do: cut the kernel in two, or choose backend='torch'"
+            )
+        kinds.setdefault(key, []).append(t)
+    return kinds
 
 
 @dataclass(slots=True)
@@ -153,7 +162,7 @@ def _groups(kernel: Kernel, components: list[Ref], axes: dict[Ref, Axes], wanted
 
 
 def _pack(kind: str, kernel: Kernel, groups: tuple[Group, ...]) -> int:
-    """Four channels a thread where that costs few registers, else two; one where it takes all, or rows are unaligned."""
+    """Four channels a thread where registers are few, else two; one where they are all taken, or rows are unaligned."""
     unaligned = any(len(set(map(bool, o.components))) > 1 for o in (*kernel.inputs, *kernel.outputs))
     most = max(g.registers for g in groups)
     if kind == "rows" or unaligned or most > 2 * WANTED[kind]:

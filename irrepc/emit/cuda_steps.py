@@ -15,7 +15,6 @@ from irrepc.algebra.surd import ONE
 from irrepc.ir.block import Block, Stage, Statement
 from irrepc.ir.kernel import Axes, Kernel, Ref, Term
 
-
 SHORT = 4
 """Parts of an output up to which they are written as one sum; a longer one is added up part by part."""
 
@@ -64,6 +63,8 @@ def lay_out(block: Block) -> tuple[Nest, ...]:
     shared, late = _shares(sums, scalars, endings, runs)
     writer = _Layout(kernel, axes, scalars, shared, sums - set(shared))
     nests = [writer.nest(stage) for stage in runs if stage.axes]
+    if nests:
+        late = [replace(s, verb="once" if s.verb == "add" else s.verb) for s in late]
     if late:
         nests.append(writer.nest(Stage((), tuple(late))))
     return tuple(nests)
@@ -100,19 +101,21 @@ def registers(nests: tuple[Nest, ...], axes: dict[Ref, Axes], channel: int = 2, 
 
 
 def _runs(stages: Iterable[Stage]) -> list[Stage]:
-    """The stages with those of one phase and the same loops made one; a phase ends where scalar code stands."""
+    """The stages with neighbours in the same loops made one, up to where scalar code or a finished sum is needed."""
     out: list[Stage] = []
-    phase: dict[Axes, list[Statement]] = {}
+    run: dict[Axes, list[Statement]] = {}
+    summed: set[Ref] = set()
     for stage in (*stages, Stage((), ())):
-        if stage.axes:
-            known = phase.setdefault(stage.axes, [])
-            targets = {s.target for s in known if s.verb == "let"}
-            known += [s for s in stage.statements if s.target not in targets or s.verb != "let"]
+        if not stage.axes or any(f in summed for s in stage.statements for t in s.terms for f in t.factors):
+            out += [Stage(axes, tuple(statements)) for axes, statements in run.items()]
+            run, summed = {}, set()
+        if not stage.axes:
+            out += [stage] if stage.statements else []
             continue
-        out += [Stage(axes, tuple(statements)) for axes, statements in phase.items()]
-        phase = {}
-        if stage.statements:
-            out.append(stage)
+        known = run.setdefault(stage.axes, [])
+        targets = {s.target for s in known if s.verb == "let"}
+        known += [s for s in stage.statements if s.verb != "let" or s.target not in targets]
+        summed |= {s.target for s in stage.statements if s.verb == "sum"}
     return out
 
 
@@ -126,13 +129,13 @@ def _shares(
     shared: dict[Ref, list[Statement]] = {}
     late = []
     for s in endings:
-        rest = []
+        rest: list[Term] = []
         for t in s.terms:
-            (part, *_) = [f for f in t.factors if f in sums and f not in busy] or [None]
-            if part is None:
-                rest.append(t)
-            else:
+            for part in (f for f in t.factors if f in sums and f not in busy):
                 shared.setdefault(part, []).append(Statement("share", s.target, (t,)))
+                break
+            else:
+                rest.append(t)
         if len(rest) == len(s.terms):
             late.append(s)
         elif rest:
@@ -218,7 +221,7 @@ Leaves = Callable[[Iterable[Term]], int]
 
 
 def _pieces(s: Statement, leaves: Leaves) -> list[Statement]:
-    """A sum into an accumulator, cut where its terms are made of different values, which need not wait for each other."""
+    """A sum into an accumulator, cut into terms that are made of different values and need not wait for each other."""
     if s.verb != "add":
         return [s]
     alike: dict[int, list[Term]] = {}

@@ -1,7 +1,7 @@
 """CUDA text: a launch as one __global__ function of C++ without headers.
 
-REAL, PACK and the channel extents (U, V, ...) are macros which whoever compiles the text defines; so one text serves
-both precisions and every width, and in the machine code all strides are constants.
+REAL, PACK and the channel extents are macros which whoever compiles the text defines; so one text serves both
+precisions and every width, and in the machine code all strides are constants.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from irrepc.emit.cuda_plan import Group, Launch
 from irrepc.emit.cuda_steps import Nest, Step
 from irrepc.emit.printer import WIDTH, Constants, assignment, expression, variable
 from irrepc.emit.views import gathered, offsets, product_text, used_inputs, width
-from irrepc.ir.kernel import Axes, Operand, Ref
+from irrepc.ir.kernel import Axes, Ref
 
 _INDENT = "    "
 _ROWS = "const long long* __restrict__ "
 
 
-def cuda_function(launch: Launch) -> tuple[str, ...]:
+def launch_text(launch: Launch) -> tuple[str, ...]:
     """The lines of a launch's function, between guards so that one kernel can be compiled at a time."""
     return tuple(_Writer(launch).function())
 
@@ -121,31 +121,34 @@ class _Writer:
     def _group(self, group: Group) -> list[str]:
         """What a thread does for a group: accumulators, the loop over rows, what is left to write."""
         steps = [s for nest in group.nests for s in nest.steps]
-        adding = dict.fromkeys(s.target for s in steps if s.verb in ("add", "share", "once"))
-        lines = _declare("Channels", [t for t in adding if self.axes[t]])
-        lines += _declare("REAL", [t for t in adding if not self.axes[t]])
-        used = {f.operand for s in steps for t in s.terms for f in t.factors} | {t.operand for t in adding}
-        used |= {s.target.operand for s in steps if s.verb == "store"}
+        adding = sorted({s.target for s in steps if s.verb in ("add", "share", "once")})
+        used = {f.operand for s in steps for t in s.terms for f in t.factors if f.operand != s.target.operand}
+        used |= {s.target.operand for s in steps if s.verb == "store"} | {t.operand for t in adding}
         # A warp walks over channels: what has none is read again in each turn, see templates/cuda.
         kept = used - self._scalars() if self.kind == "warps" else used
         inside = [*self._pointers(kept), *(line for nest in group.nests for line in self._nest(nest, group.nests))]
-        if self.scatter:
-            here, before = self.scatter, f"count * {{}} / pieces"
-            lines += [
+        accumulators = _declare("Channels", [t for t in adding if self.axes[t]])
+        accumulators += _declare("REAL", [t for t in adding if not self.axes[t]])
+        return [*accumulators, *self._walk(inside), *self._ending(adding)]
+
+    def _walk(self, inside: list[str]) -> list[str]:
+        """The rows of a sum one after the other, or the one row that a thread computes."""
+        row = self.row
+        if self.scatter is not None:
+            here = self.scatter
+            return [
                 f"const long long {here} = place / pieces, piece = place % pieces;",
                 f"const long long begin = {here}_start[{here}], count = {here}_start[{here} + 1] - begin;",
-                f"const long long end = begin + {before.format('(piece + 1)')};",
-                f"for (long long step = begin + {before.format('piece')}; step < end; ++step) {{",
-                *_indent([f"const long long {self.row} = {here}_order[step];", *inside]),
+                "const long long end = begin + count * (piece + 1) / pieces;",
+                "for (long long step = begin + count * piece / pieces; step < end; ++step) {",
+                *_indent([f"const long long {row} = {here}_order[step];", *inside]),
                 "}",
             ]
-        elif self.is_sum:
-            loop = f"long long {self.row} = rows * place / pieces; {self.row} < rows * (place + 1) / pieces; ++{self.row}"
-            lines += [f"for ({loop}) {{", *_indent(inside), "}"]
-        else:
-            at = "place" if self.visiting is None else f"{self.visiting}_order[place]"
-            lines = [f"const long long {self.row} = {at};", *lines, *inside]
-        return [*lines, *self._ending(list(adding))]
+        if self.is_sum:
+            begin, end = "rows * place / pieces", "rows * (place + 1) / pieces"
+            return [f"for (long long {row} = {begin}; {row} < {end}; ++{row}) {{", *_indent(inside), "}"]
+        at = "place" if self.visiting is None else f"{self.visiting}_order[place]"
+        return [f"const long long {row} = {at};", *inside]
 
     def _scalars(self) -> set[str]:
         """The inputs that hold components without channels."""
@@ -254,15 +257,12 @@ def _counters(axes: Axes, start: str) -> list[str]:
     """The channel numbers of a thread from one counter over all axes: i_u, or i_u and i_v from `channel`."""
     if len(axes) == 1:
         return [start.format(f"i_{axes[0]}")]
-    lines = [start.format("channel")]
-    rest = "channel"
-    for i, a in enumerate(axes):
-        inner = product_text(tuple(b.upper() for b in axes[i + 1 :]))
-        wrapped = rest if i == 0 else f"{rest} % {a.upper()}" if i == len(axes) - 1 else f"{rest} / ({inner}) % {a.upper()}"
-        if i == 0:
-            wrapped = f"{rest} / ({inner})" if len(axes) > 2 else f"{rest} / {inner}"
-        lines.append(f"const int i_{a} = {wrapped};")
-    return lines
+    lines, inner = [], ""
+    for a in reversed(axes):
+        outer = f"channel / ({inner})" if " " in inner else f"channel / {inner}" if inner else "channel"
+        lines.append(f"const int i_{a} = {outer}{f' % {a.upper()}' if a != axes[0] else ''};")
+        inner = f"{a.upper()} * {inner}" if inner else a.upper()
+    return [start.format("channel"), *reversed(lines)]
 
 
 def _statement(left: str, operator: str, right: str, note: str) -> list[str]:

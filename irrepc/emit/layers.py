@@ -50,7 +50,9 @@ def layers_module(planned: Plan) -> str:
         TEMPLATE,
         banner=as_comment(banner),
         lmax=planned.lmax,
-        compiled=compiled[0] if compiled else "",
+        compiled=bool(compiled),
+        cuda="cuda" in compiled,
+        auto="{" + ", ".join(f'"{d}": "{b}"' for d, b in _by_device(compiled).items()) + "}",
         choices_text=_choices_text(compiled),
         choices=_members(f'"{c}"' for c in choices),
         default=choices[0],
@@ -67,8 +69,12 @@ def layers_module(planned: Plan) -> str:
     )
 
 
-COMPILED = {"llvm": "vector code, CPU tensors", "numba": "compiled loops, CPU tensors"}
-"""What stands beside torch, the fastest first: that is what "auto" takes on CPU tensors."""
+COMPILED = {
+    "llvm": "vector code, CPU tensors",
+    "numba": "compiled loops, CPU tensors",
+    "cuda": "CUDA C++, CUDA tensors",
+}
+"""What stands beside torch; "auto" takes the first of a device."""
 
 _LINEARS = (("linear", "Linear", "FEATURES"), ("linear_messages", "MessageLinear", "MESSAGES"))
 
@@ -129,8 +135,16 @@ def _choices_text(compiled: tuple[str, ...]) -> str:
     if not compiled:
         return '"torch" (unrolled tensor code, any device)'
     others = ", ".join(f'"{b}" ({COMPILED[b]})' for b in compiled)
-    auto = f'or "auto" ({compiled[0]} on CPU tensors, torch elsewhere)'
-    return f'"torch" (unrolled tensor code, any device), {others}\n{auto}'
+    taken = ", ".join(f"{b} on {device.upper()} tensors" for device, b in _by_device(compiled).items())
+    return f'"torch" (unrolled tensor code, any device), {others}\nor "auto" ({taken}, torch elsewhere)'
+
+
+def _by_device(compiled: tuple[str, ...]) -> dict[str, str]:
+    """The backend that "auto" takes on each type of device."""
+    found: dict[str, str] = {}
+    for backend in compiled:
+        found.setdefault("cuda" if backend == "cuda" else "cpu", backend)
+    return found
 
 
 def _arguments(axes: Axes, chosen: dict[str, int]) -> str:

@@ -11,8 +11,7 @@ from functools import lru_cache
 
 from irrepc.algebra.recipe import Recipe
 from irrepc.emit.costs import CostLine, Traffic, cost_lines, cost_table, traffic
-from irrepc.emit.cuda_module import cuda_functions, cuda_table, cuda_text
-from irrepc.emit.cuda_plan import Launch, launches
+from irrepc.emit.cuda_module import LaunchedPart, cuda_function, cuda_parts, cuda_table, cuda_text
 from irrepc.emit.llvm_module import llvm_functions, llvm_texts
 from irrepc.emit.numba_text import numba_function
 from irrepc.emit.printer import Constants
@@ -76,8 +75,14 @@ def kernels(entry: Entry) -> tuple[Kernel, ...]:
 
 @lru_cache(maxsize=256)
 def scheduled(entry: Entry) -> tuple[tuple[Block, ...], ...]:
-    """For each order the scheduled parts, one for each way outputs are scattered; the same for all backends but cuda."""
+    """For each order the scheduled parts as loops over rows want them, the same for every backend but cuda."""
     return tuple(tuple(schedule(optimise(part)) for part in split(kernel)) for kernel in kernels(entry))
+
+
+@lru_cache(maxsize=256)
+def scheduled_by_index(entry: Entry) -> tuple[tuple[Block, ...], ...]:
+    """For each order the scheduled parts as very many threads want them, for cuda."""
+    return tuple(tuple(schedule(optimise(part)) for part in split_by_index(kernel)) for kernel in kernels(entry))
 
 
 def emit(title: str, entries: tuple[Entry, ...], backend: str, command: str) -> str:
@@ -95,23 +100,22 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
     check_backend(backend)
     by_entry = {entry: kernels(entry) for entry in entries}
     everything = [k for ks in by_entry.values() for k in ks]
-    parts_of = [parts for entry in entries for parts in scheduled(entry)]
-    planned: list[tuple[tuple[Launch, ...], ...]] = []
+    cut = scheduled_by_index if backend == "cuda" else scheduled
+    parts_of = [parts for entry in entries for parts in cut(entry)]
+    launched: list[tuple[LaunchedPart, ...]] = []
     if backend == "torch":
         constants = Constants.of(block.kernel for parts in parts_of for block in parts)
         functions = [torch_function(k, b, constants) for k, b in zip(everything, parts_of, strict=True)]
         module_constants = constants.lines()
     elif backend == "cuda":
-        planned = [
-            tuple(launches(optimise(part), kernel.name) for part in split_by_index(kernel)) for kernel in everything
-        ]
-        functions = [cuda_functions(k, p) for k, p in zip(everything, planned, strict=True)]
+        launched = [cuda_parts(k, b) for k, b in zip(everything, parts_of, strict=True)]
+        functions = [cuda_function(k, p) for k, p in zip(everything, launched, strict=True)]
         module_constants = ()
     else:
         write = numba_function if backend == "numba" else llvm_functions
         functions = [write(k, b) for k, b in zip(everything, parts_of, strict=True)]
         module_constants = ()
-    flat = tuple(launch for parts in planned for part in parts for launch in part)
+    launches = tuple(launch for parts in launched for part in parts for launch in part.launches)
     template = f"{backend}/module.py.jinja"
     costs = tuple(
         line
@@ -129,13 +133,13 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
         exported=[f'"{f.name}"' for f in functions],
         spec=[f'"{entry.name}": {spec(by_entry[entry][0])},' for entry in entries],
         functions=functions,
-        table=cuda_table(flat),
+        table=cuda_table(launches),
     )
     companions: dict[str, str] = {}
     if backend == "llvm":
         companions = llvm_texts(tuple(zip(functions, parts_of, strict=True)), banner)
     elif backend == "cuda":
-        companions = {".cu": cuda_text(flat, banner)}
+        companions = {".cu": cuda_text(launches, banner)}
     moved = tuple(traffic(k, i % ORDERS) for i, k in enumerate(everything))
     shared = ((NVRTC, travelling_text(NVRTC)),) if backend == "cuda" else ()
     return Module(text, tuple(companions.items()), shared, hashes, costs, moved)

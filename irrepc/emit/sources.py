@@ -9,7 +9,7 @@ from pathlib import Path
 from irrepc.emit.templates import template_root
 
 SHAPING = ("algebra", "ir", "frontend", "emit")
-TRAVELLING = ("ops.py", "arrays.py", "operands.py")
+TRAVELLING = ("ops.py", "arrays.py", "tensors.py", "operands.py")
 """The files of runtime/ that travel with every package: together they stand alone, and are copied as they are."""
 NVRTC = "nvrtc.py"
 """The file that travels beside modules of the cuda backend, likewise."""

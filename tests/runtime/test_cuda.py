@@ -6,6 +6,7 @@ Kernels are launched through the shim of tests/emit in place of nvrtc.py; everyt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 import torch
 
 from irrepc.algebra.recipe import Recipe
+from irrepc.commands.write import write_package
 from irrepc.emit.module import Entry, compose, kernels
+from irrepc.emit.package import package
 from irrepc.runtime.load import load
 from irrepc.runtime.ops import Kernel
 from irrepc.runtime.store import load_module
@@ -157,3 +160,18 @@ def test_operands_elsewhere_are_refused() -> None:
     (x, y, w), indices = operands()
     with pytest.raises(ValueError, match="expected a CUDA tensor for this backend; choose"):
         load(RECIPES["convolution"], "cuda")(x, y, w, *indices, 2)
+
+
+def test_layers_of_a_package_take_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """auto: cuda on CUDA tensors and torch elsewhere, where the package holds no more; cuda alone refuses the rest."""
+    write_package(package(1, backends=("torch", "cuda")), tmp_path / "of_cuda")
+    monkeypatch.syspath_prepend(tmp_path)
+    layers = import_module("of_cuda.layers")
+    r = torch.nn.functional.normalize(torch.ones(2, 3), dim=1)
+    harmonics = layers.SphericalHarmonics()
+    assert harmonics.kernel.backend == "auto"
+    assert harmonics.kernel._compiled["cuda"].device == "cuda"
+    assert torch.equal(harmonics(r), layers.SphericalHarmonics(backend="torch")(r))
+    with pytest.raises(ValueError, match="got r on cpu; expected a CUDA tensor"):
+        layers.SphericalHarmonics(backend="cuda")(r)
+    assert layers.BACKENDS == ("auto", "torch", "cuda")

@@ -8,14 +8,22 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+
+from irrepc.algebra.recipe import Recipe, digest
+from irrepc.emit.module import Entry, compose
+from irrepc.ir.kernel import Kernel
+from tests.emit.test_numbers import load
 
 Defines = tuple[tuple[str, str], ...]
 HEADER = Path(__file__).with_name("device.h")
 COMPILER = shutil.which("g++")
 ABSENT = "g++ is not on the PATH"
+SIZES = {"sender": 5, "receiver": 4, "species": 3}
 
 
 class Host:
@@ -75,6 +83,53 @@ def build(wanted: Iterable[tuple[str, str, Defines]], folder: Path, *options: st
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
     return Host(ctypes.CDLL(str(library)), names)
+
+
+def emitted(recipe: Recipe, backend: str, folder: Path, function: str = "kernel") -> ModuleType:
+    """The module of a recipe, imported from the folder."""
+    made = compose("A kernel.", (Entry(function, recipe),), backend, "a test")
+    name = f"{backend}_{function}_{digest(recipe)}"
+    for suffix, text in made.companions:
+        (folder / name).with_suffix(suffix).write_text(text, encoding="utf-8")
+    for file, text in made.shared:
+        (folder / file).write_text(text, encoding="utf-8")
+    return load(made.text, folder, name)
+
+
+def operands(kernel: Kernel, extents: dict[str, int], rows: int, real: torch.dtype) -> list[torch.Tensor]:
+    """Random inputs."""
+    generator = torch.Generator().manual_seed(3)
+    out = []
+    for o in kernel.inputs:
+        width = sum(int(np.prod([extents[a] for a in axes])) for axes in o.components)
+        shape = (width,) if o.rows is None else (rows if o.index is None else SIZES[o.index], width)
+        out.append(torch.randn(shape, generator=generator, dtype=real))
+    return out
+
+
+def indices(kernel: Kernel, module: ModuleType, rows: int) -> list[object]:
+    """An Index for each index of a kernel: not sorted, and one row is never named."""
+    out = []
+    for name in kernel.indices:
+        generator = torch.Generator().manual_seed(len(name))
+        values = torch.randint(0, SIZES[name] - 1, (rows,), generator=generator)
+        counts = torch.bincount(values, minlength=SIZES[name])
+        start = torch.cat((torch.zeros(1, dtype=torch.int64), counts.cumsum(0)))
+        out.append(module.Index(values, torch.argsort(values, stable=True), start))
+    return out
+
+
+def run_poisoned(
+    module: ModuleType, kernel: Kernel, inputs: list[torch.Tensor], extents: dict[str, int], rows: int
+) -> tuple[torch.Tensor, ...]:
+    """Call a kernel's function while new tensors hold NaN, so that a number nobody wrote is seen."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.ones(3).new_empty((2, 2)).isnan().all()
+        result = getattr(module, kernel.name)(*inputs, *indices(kernel, module, rows), *extents.values())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return result if isinstance(result, tuple) else (result,)
 
 
 def uses_lanes(source: str, name: str) -> bool:
