@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from irrepc.ir.kernel import Axes, Equation, Kernel, Ref
 
 LOOP_LIMIT = 48
-"""Terms in one channel loop that holds scalars: beyond this they no longer stay near the registers and are spilled.
+"""Terms in one channel loop that holds scalars: beyond this they no longer stay near the registers and are spilled."""
+PLAIN_LIMIT = 480
+"""Terms in one channel loop without scalars (a contraction), which is better off when it reads and computes once.
 
-Loops without scalars (a contraction) have no limit: what they read, they read once.
+Measured: to degree 2 all in one loop is faster, to degree 3 (a thousand terms) it spills more than it saves.
 """
 SHARED_LIMIT = 200
 """Terms that may stay in one loop because they share sums: a path up to degree 6; beyond, sums are computed again."""
@@ -45,7 +47,7 @@ def bundles(
     for group in _sorted_groups(kernel, _groups(kernel, roots, registers, axes), registers, axes):
         nest = loop_axes(order, _joined(group, registers, axes), axes)
         new = (*_needed(group, registers, axes, current), *group)
-        if current and (nest != last or _size((*current.values(), *new), axes) > limit):
+        if current and (nest != last or not _fits((*current.values(), *new), axes, limit)):
             out.append(Bundle(last, tuple(current.values())))
             current = {}
             new = (*_needed(group, registers, axes, current), *group)
@@ -80,7 +82,7 @@ def _groups(kernel: Kernel, roots: list[Equation], registers: Registers, axes: A
         if len(group) == 1:
             for e in group.values():
                 _add(alone, e)
-        elif _size(_joined(group.values(), registers, axes), axes) > SHARED_LIMIT:
+        elif not _fits(_joined(group.values(), registers, axes), axes, SHARED_LIMIT):
             out.extend((e,) for e in group.values())
         else:
             out.append(tuple(group.values()))
@@ -169,8 +171,7 @@ def _add(equations: dict[Ref, Equation], e: Equation) -> None:
     equations[e.target] = e if before is None else Equation(e.target, before.terms + e.terms)
 
 
-def _size(equations: Iterable[Equation], axes: AxesOf) -> int:
-    """How many terms, or none where no factor is a scalar."""
-    counted = tuple(equations)
-    scalars = any(not axes[f] for e in counted for t in e.terms for f in t.factors)
-    return sum(len(e.terms) for e in counted) if scalars else 0
+def _fits(equations: tuple[Equation, ...], axes: AxesOf, limit: int) -> bool:
+    """True when a loop of these equations is not too long."""
+    scalars = any(not axes[f] for e in equations for t in e.terms for f in t.factors)
+    return sum(len(e.terms) for e in equations) <= (limit if scalars else PLAIN_LIMIT)
