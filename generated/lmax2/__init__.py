@@ -15,7 +15,7 @@
     {torch,numba}/norm.py                  The squared length of each channel
     clebsch_gordan.py                      Real couplings of three irreps, as exact numbers
     layers.py                              The kernels as torch modules
-    ops.py                                 The kernels as torch operators
+    ops.py, arrays.py, tensors.py, operands.py The kernels as torch operators
 
 For instance, on the edges of a graph:
 

@@ -4,82 +4,66 @@
 #
 # source       irrepc/runtime/ops.py, templates/package/ops.py.jinja b16f40cb
 # ────────────────────────────────────────────────────────────────────────────────────────────────────
-"""Torch operators for emitted NumPy kernels: forward, VJP and VJP of the VJP as one chain.
+"""Torch operators for emitted kernels: forward, VJP and VJP of the VJP as one chain.
 
 Free-standing: it needs torch and an emitted module, nothing of irrepc, and travels with every generated package.
 
 An emitted module tells through its SPEC what a kernel takes and gives.  Each order becomes an operator of
 torch.library, opaque to torch.compile but with shapes, whose backward is the operator of the next order.  The third
 derivative is taken by torch through the torch text of the same kernel.
+
+Nothing is computed that nobody asked for: a backward tells the next order which gradients are wanted, those that some
+input needs, that this pass of autograd will use, and that are not zero because all their cotangents are absent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 
+from .arrays import OnArrays
+from .operands import Loop, Order, Signature, Wanted, check_operands, derivative, separate, shape_of, signature
+
 NAMESPACE = "irrepc"
-Runs = tuple[tuple[int, tuple[str, ...]], ...]
-
-
-class Argument(NamedTuple):
-    """An operand as SPEC writes it: name, row axis (None: shared), gather, ((components, channel axes), ...)."""
-
-    name: str
-    rows: str | None
-    gather: str | None
-    runs: Runs
-
-
-class Signature(NamedTuple):
-    """What one order of a kernel takes and gives."""
-
-    inputs: tuple[Argument, ...]
-    outputs: tuple[Argument, ...]
-    indices: tuple[str, ...]
-    axes: tuple[str, ...]
-
-
-def signature(spec: Sequence[Any]) -> Signature:
-    """Read an entry of SPEC."""
-    inputs, outputs, indices, axes = spec
-    return Signature(tuple(Argument(*a) for a in inputs), tuple(Argument(*a) for a in outputs), indices, axes)
-
-
-def derivative(s: Signature) -> Signature:
-    """The signature of the VJP: cotangents of the outputs come in, gradients of the inputs go out."""
-    cotangents = tuple(o._replace(name=f"g_{o.name}") for o in s.outputs)
-    gradients = tuple(i._replace(name=f"d_{i.name}") for i in s.inputs)
-    return Signature(s.inputs + cotangents, gradients, s.indices, s.axes)
-
-
-def widths(argument: Argument, axes: tuple[str, ...], extents: Sequence[int]) -> int:
-    """The length of a row: Σ components · Π channel extents."""
-    known = dict(zip(axes, extents, strict=True))
-    total = 0
-    for count, names in argument.runs:
-        for name in names:
-            count = count * known[name]
-        total = total + count
-    return total
+SUFFIXES = ("", "_vjp", "_vjp_vjp")
+Implement = Callable[[ModuleType, str, Signature], Order]
+"""(emitted module, name of a function in it, its signature) -> that order as a function of tensors."""
 
 
 class Kernel:
     """A kernel of an emitted module as a differentiable torch function.
 
-    module   the emitted module that computes (NumPy arrays)
-    meaning  the torch text of the same kernel, used for third derivatives
-    name     the function, a key of module.SPEC
-    tag      makes the operator's name unique in the process
+    module     the emitted module that computes
+    meaning    the torch text of the same kernel, used for third derivatives
+    name       the function, a key of module.SPEC
+    tag        makes the operator's name unique in the process
+    device     the type of device it computes on
+    implement  how an order of the module is called with tensors of that device
     """
 
-    def __init__(self, module: ModuleType, meaning: ModuleType, name: str, tag: str) -> None:
-        self.name = name
+    def __init__(
+        self,
+        module: ModuleType,
+        meaning: ModuleType,
+        name: str,
+        tag: str,
+        *,
+        device: str = "cpu",
+        implement: Implement = OnArrays,
+    ) -> None:
+        self.name, self.device = name, device
         self.signature = signature(module.SPEC[name])
-        self._operators, self._eager = _register(module, meaning, name, f"{name}_{tag}", self.signature)
+        links = _links(module, name, self.signature, implement)
+        third = _third(getattr(meaning, links[-1].name), meaning, links[-1].signature)
+        self._operators = _register(links, third, f"{name}_{tag}", device)
+        following = third
+        for link in reversed(links):
+            following = _eager(link, following)
+        self._eager, self._wanted = following, (True,) * len(self.signature.outputs)
 
     def __call__(self, *arguments: Any) -> Any:
         """Operands, then an Index (values, order, start) for each index, then channel extents, as the emitted text.
@@ -87,103 +71,122 @@ class Kernel:
         Raises TypeError for mixed or unsupported dtypes and ValueError for wrong devices or shapes.
         """
         s = self.signature
-        n = len(s.inputs)
-        tensors, rest = arguments[:n], arguments[n:]
-        indices, extents = rest[: len(s.indices)], rest[len(s.indices) :]
-        check_operands(self.name, s, tensors, indices, extents)
-        flat = (*tensors, *(t for index in indices for t in index), *extents)
-        result = self._operators[0](*flat) if torch.compiler.is_compiling() else self._eager(*flat)
+        n, m = len(s.inputs), len(s.inputs) + len(s.indices)
+        operands, indices, extents = arguments[:n], arguments[n:m], arguments[m:]
+        if torch.compiler.is_compiling():
+            flat = (t for index in indices for t in index)
+            result = self._operators[0](*operands, *flat, *extents)  # which checks for itself
+        else:
+            loop = Loop(s, operands, indices, extents)
+            check_operands(self.name, s, operands, loop, self.device)
+            result = self._eager(self._wanted, loop, operands)
         return result[0] if len(s.outputs) == 1 else tuple(result)
 
     @property
     def operators(self) -> tuple[Any, ...]:
-        """The torch.library operators of orders 0, 1 and 2, for opcheck and the curious."""
+        """The torch.library operators of orders 0, 1 and 2, for opcheck and the curious.
+
+        They take operands, the tensors of the indices, extents; from order 1 on cotangents may be None, and `wanted`,
+        a bool for each output, comes last: an output that is not wanted is an empty tensor.
+        """
         return self._operators
 
 
-def check_operands(
-    name: str,
-    s: Signature,
-    tensors: Sequence[torch.Tensor],
-    indices: Sequence[Any],
-    extents: Sequence[int],
-    *,
-    cpu_only: bool = True,
-) -> None:
-    """Refuse operands of another dtype, device or shape than the kernel computes with."""
-    first = tensors[0]
-    own = (t.shape[0] for a, t in zip(s.inputs, tensors, strict=True) if a.rows is not None and a.gather is None)
-    loop = indices[0].values.shape[0] if indices else next(own, 0)
-    rows = {name: index.start.shape[0] - 1 for name, index in zip(s.indices, indices, strict=True)}
-    for argument, t in zip(s.inputs, tensors, strict=True):
-        if t.dtype not in (torch.float32, torch.float64) or t.dtype != first.dtype:
-            raise TypeError(f"{name}: got {argument.name} of {t.dtype}; expected float32 or float64, the same for all")
-        if t.device != first.device:
-            raise ValueError(f"{name}: got {argument.name} on {t.device}; expected {first.device} for all operands")
-        if cpu_only and t.device.type != "cpu":
-            raise ValueError(
-                f"{name}: got {argument.name} on {t.device}; expected a CPU tensor for this backend; "
-                "choose backend='torch' for other devices"
-            )
-        width = widths(argument, s.axes, extents)
-        count = loop if argument.gather is None else rows[argument.gather]
-        if t.shape != ((width,) if argument.rows is None else (count, width)):
-            shape = f"({width},)" if argument.rows is None else f"({argument.rows} = {count}, {width})"
-            raise ValueError(f"{name}: got {argument.name} of shape {tuple(t.shape)}; expected {shape}")
+class _Link(NamedTuple):
+    """One order: name, signature, function, and for each output the numbers of the cotangents it depends on."""
+
+    name: str
+    signature: Signature
+    run: Order
+    cotangents: tuple[tuple[int, ...], ...]
 
 
-def _register(
-    module: ModuleType, meaning: ModuleType, name: str, unique: str, forward: Signature
-) -> tuple[tuple[Any, ...], Callable[..., Any]]:
-    """Define the three operators and chain them; and the same chain for eager calls, without the dispatcher."""
-    library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
-    _LIBRARIES.append(library)
-    orders = [forward, derivative(forward), derivative(derivative(forward))]
-    suffixes = ("", "_vjp", "_vjp_vjp")
-    functions = [getattr(module, name + suffix) for suffix in suffixes]
-    runs = [_implementation(f, module, s) for f, s in zip(functions, orders, strict=True)]
-    for s, suffix, run in zip(orders, suffixes, runs, strict=True):
-        library.define(f"{unique}{suffix}({_schema(s)}) -> Tensor[]")
-        library.impl(f"{unique}{suffix}", run, "CPU")
-        torch.library.register_fake(f"{NAMESPACE}::{unique}{suffix}", _fake(s), lib=library)
-    namespace = getattr(torch.ops, NAMESPACE)
-    operators = tuple(getattr(namespace, unique + suffix).default for suffix in suffixes)
-    third = _third(getattr(meaning, name + suffixes[2]), meaning, orders[2])
-    for s, suffix, gradient in zip(orders, suffixes, (operators[1], operators[2], third), strict=True):
-        torch.library.register_autograd(
-            f"{NAMESPACE}::{unique}{suffix}", _backward(s, gradient), setup_context=_setup(s), lib=library
-        )
-    eager = third
-    for s, run in zip(reversed(orders), reversed(runs), strict=True):
-        eager = _eager(s, run, eager)
-    return operators, eager
+def _links(module: ModuleType, name: str, forward: Signature, implement: Implement) -> tuple[_Link, ...]:
+    """Orders 0, 1 and 2."""
+    links = []
+    s = forward
+    for suffix in SUFFIXES:
+        read = {o: taken for _, taken, _, made in module.PARTS[name + suffix] for o in made}
+        cotangents = s.inputs[len(s.inputs) - s.cotangents :]
+        numbers = tuple(tuple(i for i, g in enumerate(cotangents) if g.name in read[o.name]) for o in s.outputs)
+        links.append(_Link(name + suffix, s, implement(module, name + suffix, s), numbers))
+        s = derivative(s)
+    return tuple(links)
 
 
-def _eager(s: Signature, run: Callable[..., Any], gradient: Callable[..., Any]) -> Callable[..., Any]:
+# ── eager calls ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _eager(link: _Link, following: Order) -> Order:
     """One order for eager calls: the dispatcher costs more than a small kernel; torch is asked for gradients only."""
-    setup, backward = _setup(s), _backward(s, gradient)
+    run = link.run
 
-    class Order(torch.autograd.Function):
+    class Differentiable(torch.autograd.Function):
         @staticmethod
-        def forward(*arguments: Any) -> Any:
-            return tuple(run(*arguments))
+        def forward(wanted: Wanted, loop: Loop, *operands: Any) -> Any:
+            return tuple(run(wanted, loop, operands))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            setup(ctx, inputs, output)
+            _save(ctx, inputs[1], inputs[2:])
 
         @staticmethod
         def backward(ctx: Any, *cotangents: torch.Tensor | None) -> Any:
-            return backward(ctx, cotangents)
+            return (None, None, *_gradients(ctx, cotangents, _used(ctx, ctx.needs_input_grad[2:]), following))
 
-    count = len(s.inputs)
+    # Function.apply inspects signatures for defaults, 20 µs, and then calls this one; torch.func alone needs it.
+    apply = super(torch.autograd.Function, Differentiable).apply
 
-    def call(*arguments: Any) -> Any:
-        if torch.is_grad_enabled() and any(t.requires_grad for t in arguments[:count]):
-            return Order.apply(*arguments)  # type: ignore[no-untyped-call]
-        return run(*arguments)
+    def call(wanted: Wanted, loop: Loop, operands: Sequence[Any]) -> Sequence[Any]:
+        wanted = _nonzero(link, wanted, operands)
+        if torch._C._are_functorch_transforms_active():
+            return Differentiable.apply(wanted, loop, *operands)  # type: ignore[no-any-return, no-untyped-call]
+        if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in operands]):
+            return apply(wanted, loop, *operands)  # type: ignore[no-any-return, no-untyped-call]
+        return run(wanted, loop, operands)
 
     return call
+
+
+def _used(ctx: Any, needed: Sequence[bool]) -> list[bool]:
+    """Of the gradients that operands need, those this pass of autograd uses: autograd.grad may ask for few inputs.
+
+    Of a leaf torch does not tell; then the gradient is made.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return list(needed)
+    edges = iter(ctx.next_functions)  # one for each argument that is a tensor
+    nodes: list[Any] = [next(edges)[0] if present else None for present in ctx.present]
+    return [
+        need and (node.name() == LEAF or torch._C._will_engine_execute_node(node))
+        for need, node in zip(needed, nodes, strict=True)
+    ]
+
+
+LEAF = "torch::autograd::AccumulateGrad"
+
+
+# ── operators ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _register(links: Sequence[_Link], third: Order, unique: str, device: str) -> tuple[Any, ...]:
+    """Define an operator for each order, and chain them."""
+    library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
+    _LIBRARIES.append(library)
+    schemas = [_schema(link.signature) for link in links]
+    # torch.compile keeps graphs on disk and finds them by the operators' names: other arguments, another name.
+    marks = [sha256(schema.encode()).hexdigest()[:8] for schema in schemas]
+    names = [f"{unique}_{mark}{suffix}" for mark, suffix in zip(marks, SUFFIXES, strict=True)]
+    for name, link, schema in zip(names, links, schemas, strict=True):
+        library.define(f"{name}({schema}) -> Tensor[]")
+        library.impl(name, _checked(link, device), device.upper())
+        torch.library.register_fake(f"{NAMESPACE}::{name}", _fake(link.signature), lib=library)
+    operators = tuple(getattr(getattr(torch.ops, NAMESPACE), name).default for name in names)
+    following = [*(_called(*pair) for pair in zip(links[1:], operators[1:], strict=True)), third]
+    for name, link, gradient in zip(names, links, following, strict=True):
+        backward, setup = _backward(link.signature, gradient), _setup(link.signature)
+        torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=setup, lib=library)
+    return operators
 
 
 _LIBRARIES: list[Any] = []
@@ -191,30 +194,29 @@ _LIBRARIES: list[Any] = []
 
 
 def _schema(s: Signature) -> str:
-    parts = [f"Tensor {a.name}" for a in s.inputs]
+    given = len(s.inputs) - s.cotangents
+    parts = [f"Tensor{'' if i < given else '?'} {a.name}" for i, a in enumerate(s.inputs)]
     for index in s.indices:
         parts += [f"Tensor {index}", f"Tensor {index}_order", f"Tensor {index}_start"]
-    return ", ".join([*parts, *(f"SymInt {axis}" for axis in s.axes)])
+    parts += [f"SymInt {axis}" for axis in s.axes]
+    return ", ".join([*parts, "bool[] wanted"] if s.cotangents else parts)
 
 
-def _split(s: Signature, arguments: Sequence[Any]) -> tuple[Sequence[Any], list[Sequence[Any]], Sequence[int]]:
-    """Operands, (values, order, start) for each index, channel extents."""
-    n, m = len(s.inputs), len(s.indices)
-    flat = arguments[n : n + 3 * m]
-    return arguments[:n], [flat[3 * i : 3 * i + 3] for i in range(m)], arguments[n + 3 * m :]
+def _masked(s: Signature, arguments: Sequence[Any]) -> tuple[Wanted, Sequence[Any]]:
+    """The arguments of an operator as an order takes them."""
+    return (arguments[-1], arguments[:-1]) if s.cotangents else ((True,) * len(s.outputs), arguments)
 
 
-def _implementation(
-    function: Callable[..., Any], module: ModuleType, s: Signature
-) -> Callable[..., list[torch.Tensor]]:
-    """The operator on CPU tensors: no copy in, no copy out."""
+def _checked(link: _Link, device: str) -> Callable[..., list[torch.Tensor]]:
+    """The operator on tensors: whoever calls it may have made a mistake, and addresses forgive none."""
+    s = link.signature
 
-    def run(*arguments: Any) -> list[torch.Tensor]:
-        tensors, indices, extents = _split(s, arguments)
-        arrays = [t.detach().numpy() for t in tensors]
-        rows = [module.Index(*(t.numpy() for t in index)) for index in indices]
-        result = function(*arrays, *rows, *extents, threads=torch.get_num_threads())
-        return [torch.from_numpy(a) for a in (result if isinstance(result, tuple) else (result,))]
+    def run(*everything: Any) -> list[torch.Tensor]:
+        wanted, arguments = _masked(s, everything)
+        operands, loop = separate(s, arguments)
+        check_operands(link.name, s, operands, loop, device)
+        outputs = link.run(wanted, loop, operands)
+        return [arguments[0].new_empty(0) if t is None else t for t in outputs]
 
     return run
 
@@ -222,68 +224,98 @@ def _implementation(
 def _fake(s: Signature) -> Callable[..., list[torch.Tensor]]:
     """Shapes and dtypes without numbers, for torch.compile and torch.export."""
 
-    def shapes(*arguments: Any) -> list[torch.Tensor]:
-        tensors, indices, extents = _split(s, arguments)
-        starts = {name: index[2] for name, index in zip(s.indices, indices, strict=True)}
-        loop = next(
-            (t.shape[0] for a, t in zip(s.inputs, tensors, strict=True) if a.rows is not None and a.gather is None),
-            indices[0][0].shape[0] if indices else 0,
-        )
-        out = []
-        for a in s.outputs:
-            width = widths(a, s.axes, extents)
-            if a.rows is None:
-                out.append(tensors[0].new_empty((width,)))
-            else:
-                out.append(tensors[0].new_empty((loop if a.gather is None else starts[a.gather].shape[0] - 1, width)))
-        return out
+    def shapes(*everything: Any) -> list[torch.Tensor]:
+        wanted, arguments = _masked(s, everything)
+        _, loop = separate(s, arguments)
+        made = [shape_of(o, s, loop) if want else (0,) for o, want in zip(s.outputs, wanted, strict=True)]
+        return [arguments[0].new_empty(size) for size in made]
 
     return shapes
 
 
+def _called(link: _Link, operator: Any) -> Order:
+    """An operator as the backward of the order before calls it."""
+
+    def call(wanted: Wanted, loop: Loop, operands: Sequence[Any]) -> Sequence[Any]:
+        wanted = _nonzero(link, wanted, operands)
+        outputs = operator(*operands, *(t for index in loop.indices for t in index), *loop.extents, list(wanted))
+        return [t if want else None for t, want in zip(outputs, wanted, strict=True)]
+
+    return call
+
+
 def _setup(s: Signature) -> Callable[..., None]:
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        tensors, indices, extents = _split(s, inputs)
-        ctx.save_for_backward(*tensors, *(t for index in indices for t in index))
-        ctx.extents = tuple(extents)
-        ctx.shapes = tuple(o.shape for o in output)
+        ctx.wanted, arguments = _masked(s, inputs)
+        operands, loop = separate(s, arguments)
+        _save(ctx, loop, operands)
 
     return setup
 
 
-def _backward(s: Signature, gradient: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
-    """The operator of the next order, applied to what was saved and the cotangents."""
+def _backward(s: Signature, following: Order) -> Callable[..., tuple[Any, ...]]:
+    n, others = len(s.inputs), 3 * len(s.indices) + len(s.axes) + (1 if s.cotangents else 0)
 
     def backward(ctx: Any, cotangents: Sequence[torch.Tensor | None]) -> tuple[Any, ...]:
-        saved = ctx.saved_tensors
-        n = len(s.inputs)
-        given = [
-            saved[0].new_zeros(shape) if g is None else g.contiguous()
-            for g, shape in zip(cotangents, ctx.shapes, strict=True)
-        ]
-        gradients = gradient(*saved[:n], *given, *saved[n:], *ctx.extents)
-        return (*gradients, *(None for _ in saved[n:]), *(None for _ in ctx.extents))
+        given = [g if want else None for g, want in zip(cotangents, ctx.wanted, strict=True)]
+        return (*_gradients(ctx, given, ctx.needs_input_grad[:n], following), *(None,) * others)
 
     return backward
 
 
-def _third(function: Callable[..., Any], meaning: ModuleType, s: Signature) -> Callable[..., Any]:
-    """The derivative of the highest order, by torch's autograd through the torch text."""
+# ── the chain ────────────────────────────────────────────────────────────────────────────────────
 
-    def gradient(*arguments: Any) -> tuple[torch.Tensor, ...]:
-        n, outputs = len(s.inputs), len(s.outputs)
-        inputs, cotangents, rest = arguments[:n], arguments[n : n + outputs], arguments[n + outputs :]
-        count = 3 * len(s.indices)
-        indices = [meaning.Index(*rest[i : i + 3]) for i in range(0, count, 3)]
+
+def _save(ctx: Any, loop: Loop, operands: Sequence[Any]) -> None:
+    """Keep what the backward takes; indices have no derivative and no versions."""
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*operands)
+    ctx.present = [t is not None for t in operands]
+    ctx.loop = loop
+
+
+def _gradients(
+    ctx: Any, cotangents: Sequence[torch.Tensor | None], needed: Sequence[bool], following: Order
+) -> Sequence[Any]:
+    """The next order applied to what was saved and the cotangents; None for what is not needed or zero."""
+    if True in needed and any([g is not None for g in cotangents]):
+        return following(needed, ctx.loop, (*ctx.saved_tensors, *cotangents))
+    return (None,) * len(needed)
+
+
+def _nonzero(link: _Link, wanted: Wanted, operands: Sequence[Any]) -> Wanted:
+    """Without the outputs that are zero, because all cotangents that they depend on are absent."""
+    count = link.signature.cotangents
+    present = [t is not None for t in operands[len(operands) - count :]] if count else ()
+    if False not in present:
+        return wanted
+    return [w and any([present[i] for i in numbers]) for w, numbers in zip(wanted, link.cotangents, strict=True)]
+
+
+def _third(function: Callable[..., Any], meaning: ModuleType, s: Signature) -> Order:
+    """The derivative of the highest order, by torch's autograd through the torch text."""
+    n = len(s.inputs)
+
+    def gradient(wanted: Wanted, loop: Loop, operands: Sequence[Any]) -> Sequence[Any]:
+        inputs, cotangents = operands[:n], operands[n:]
         further = torch.is_grad_enabled()
         with torch.enable_grad():
-            # Aliases: one input may itself be computed from another, and only the partial derivatives are wanted.
-            variables = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in inputs]
-            result = function(*variables, *indices, *rest[count:])
+            variables = []
+            for a, t in zip(s.inputs, inputs, strict=True):
+                if t is None:
+                    variables.append(inputs[0].new_zeros(shape_of(a, s, loop)))
+                else:
+                    # Aliases: an input may itself be computed from another, and only partial derivatives are wanted.
+                    variables.append(t.view_as(t) if t.requires_grad else t.detach().requires_grad_())
+            result = function(*variables, *(meaning.Index(*index) for index in loop.indices), *loop.extents)
             values = result if isinstance(result, tuple) else (result,)
-            gradients = torch.autograd.grad(
-                values, variables, cotangents, create_graph=further, allow_unused=True
+            pairs = zip(values, cotangents, strict=True)
+            given = [(v, g) for v, g in pairs if g is not None and v.requires_grad]
+            asked = [t for t, want in zip(variables, wanted, strict=True) if want]
+            found = torch.autograd.grad(
+                [v for v, _ in given], asked, [g for _, g in given], create_graph=further, allow_unused=True
             )
-        return tuple(torch.zeros_like(t) if g is None else g for g, t in zip(gradients, inputs, strict=True))
+        gradients = iter(found)
+        return [next(gradients) if want else None for want in wanted]
 
     return gradient

@@ -9,26 +9,24 @@
 #
 # conventions  real basis, m = -l ... l, polar axis y (e3nn >= 0.5); w3j of unit norm;
 #              rows of (component, channel), channels fast
-# source       irrepc/frontend, templates/numba/module.py.jinja 34f393d4
-# cost                                                         mul    add   load  store
-#              convolution (o)                per row           40      4      8      0
-#              convolution (o)                per row and u    101     79     38     35
-#              convolution_vjp (d_x)          per row           40      4      8      0
-#              convolution_vjp (d_x)          per row and u    104     79     68      9
-#              convolution_vjp (d_y, d_w)     per row           80     44      8      9
-#              convolution_vjp (d_y, d_w)     per row and u    214    147    145     11
-#              convolution_vjp_vjp (d_x)      per row           80      8     16      0
-#              convolution_vjp_vjp (d_x)      per row and u    215    155    133      9
-#              convolution_vjp_vjp (d_y, d_w) per row          120     48     16      9
-#              convolution_vjp_vjp (d_y, d_w) per row and u    403    302    285     11
-#              convolution_vjp_vjp (d_g_o)    per row           80      8     16      0
-#              convolution_vjp_vjp (d_g_o)    per row and u    292    237    116     35
+# source       irrepc/frontend, templates/numba/module.py.jinja 432241d8
+# cost                                                              mul    add   load  store
+#              convolution (o)                     per row           40      4      8      0
+#              convolution (o)                     per row and u    101     79     38     35
+#              convolution_vjp (d_x, d_y, d_w)     per row           80     44      8      9
+#              convolution_vjp (d_x, d_y, d_w)     per row and u    243    175    108     32
+#              convolution_vjp_vjp (d_x, d_y, d_w) per row          120     48     16      9
+#              convolution_vjp_vjp (d_x, d_y, d_w) per row and u    395    310    202     38
+#              convolution_vjp_vjp (d_g_o)         per row           80      8     16      0
+#              convolution_vjp_vjp (d_g_o)         per row and u    239    190    100     47
 # ────────────────────────────────────────────────────────────────────────────────────────────────────
 """Messages along edges: gathered at the sender, multiplied by harmonics and weights, summed at the receiver."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
 from functools import lru_cache
 from os import getpid
+from queue import SimpleQueue
+from threading import Thread
 from typing import NamedTuple
 
 import numba
@@ -36,12 +34,28 @@ import numpy as np
 
 __all__ = ["convolution", "convolution_vjp", "convolution_vjp_vjp"]
 
-PARTIAL_SUMS = 16
-"""Into how many pieces a sum over rows is cut: fixed, so that it does not depend on the number of threads."""
+WORTH_THREADS = 2**21
+"""How many array elements a kernel must touch, over all its rows, before it runs on several threads."""
+ADDRESSES = False
+"""Whether the serial functions take addresses of arrays, or arrays."""
 
 # What each function takes and gives: (name, rows, index, ((components, channel axes), ...)).
 SPEC = {
     "convolution": ((('x', 'node', 'sender', ((9, ('u',)),)), ('y', 'edge', None, ((9, ()),)), ('w', 'edge', None, ((11, ('u',)),))), (('o', 'node', 'receiver', ((35, ('u',)),)),), ('sender', 'receiver'), ('u',)),
+}
+# By which serial functions each is computed: (name, arguments after the first and the last row, index whose rows it
+# runs over (None: those of the loop), what it computes).
+PARTS = {
+    "convolution": (
+        ('_convolution_o', ('x', 'y', 'w', 'sender.values', 'receiver.order', 'receiver.start', 'u', 'o'), 'receiver', ('o',)),
+    ),
+    "convolution_vjp": (
+        ('_convolution_vjp_d_x_d_y_d_w', ('x', 'y', 'w', 'g_o', 'receiver.values', 'sender.order', 'sender.start', 'u', 'd_x', 'd_y', 'd_w'), 'sender', ('d_x', 'd_y', 'd_w')),
+    ),
+    "convolution_vjp_vjp": (
+        ('_convolution_vjp_vjp_d_x_d_y_d_w', ('x', 'y', 'w', 'g_o', 'g_d_x', 'g_d_y', 'g_d_w', 'receiver.values', 'sender.order', 'sender.start', 'u', 'd_x', 'd_y', 'd_w'), 'sender', ('d_x', 'd_y', 'd_w')),
+        ('_convolution_vjp_vjp_d_g_o', ('x', 'y', 'w', 'g_d_x', 'g_d_y', 'g_d_w', 'sender.values', 'receiver.order', 'receiver.start', 'u', 'd_g_o'), 'receiver', ('d_g_o',)),
+    ),
 }
 
 
@@ -168,8 +182,8 @@ def _convolution_o(n0, n1, x, y, w, sender, receiver_order, receiver_start, u, o
                 p6 = w5 * x2  # 1o ⊗ 1o → 2e · 1o m=0
                 o[n, 14 * u + i_u] += m4 * p6 + m5 * p2  # 2e m=-1
                 o[n, 15 * u + i_u] += -m6 * p2 + m7 * p6 - m8 * p3  # 2e m=0
-                o[n, 16 * u + i_u] += m3 * p6 + m5 * p3  # 2e m=+1
                 o[n, 17 * u + i_u] += m3 * p3 - m4 * p2  # 2e m=+2
+                o[n, 16 * u + i_u] += m3 * p6 + m5 * p3  # 2e m=+1
                 t1 = m9 * x1 - m10 * x2 - m11 * x3
                 o[n, 18 * u + i_u] += -t1 * w6  # 1o m=-1
                 t2 = m10 * x1 + m12 * x2 + m13 * x3
@@ -196,10 +210,10 @@ def _convolution_o(n0, n1, x, y, w, sender, receiver_order, receiver_start, u, o
                 o[n, 25 * u + i_u] += p1 * x8  # 2e m=+2
                 t4 = m15 * x4 + m16 * x5 - m17 * x6 - m18 * x8
                 o[n, 26 * u + i_u] += t4 * w8  # 1o m=-1
-                t5 = m15 * x7 + m18 * x5 + m19 * x6
-                o[n, 27 * u + i_u] += t5 * w8  # 1o m=0
                 t6 = m15 * x8 + m16 * x7 + m18 * x4 - m20 * x6
                 o[n, 28 * u + i_u] += t6 * w8  # 1o m=+1
+                t5 = m15 * x7 + m18 * x5 + m19 * x6
+                o[n, 27 * u + i_u] += t5 * w8  # 1o m=0
                 t7 = m21 * x4 + m22 * x5 + m23 * x6 + m24 * x7 + m25 * x8
                 o[n, 29 * u + i_u] += t7 * w9  # 0e m=0
                 t8 = m26 * x4 - m27 * x5 + m28 * x6 - m29 * x7
@@ -237,15 +251,15 @@ def convolution(x, y, w, sender, receiver, u, *, threads=1):
         ("y", y, (rows, 9)),
         ("w", w, (rows, 11 * u)),
     )
-    cuts = _cut_edges(receiver.start, threads)
+    cuts = cut_edges(receiver.start, pieces_of(rows * (55 * u + 9), threads))
     o = np.empty((receiver.start.size - 1, 35 * u), x.dtype)
-    _run(_convolution_o, cuts, threads, (x, y, w, sender.values, receiver.order, receiver.start, u, o))
+    run(_convolution_o, [(*cut, x, y, w, sender.values, receiver.order, receiver.start, u, o) for cut in cuts], threads)
     return o
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-def _convolution_vjp_d_x(n0, n1, y, w, g_o, receiver, sender_order, sender_start, u, d_x):
-    real = y.dtype.type
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
+def _convolution_vjp_d_x_d_y_d_w(n0, n1, x, y, w, g_o, receiver, sender_order, sender_start, u, d_x, d_y, d_w):
+    real = x.dtype.type
     zero = real(0.0)
     C0 = real(0.2672612419124244)  # √14/14
     C1 = real(0.31622776601683794)  # √10/10
@@ -273,43 +287,52 @@ def _convolution_vjp_d_x(n0, n1, y, w, g_o, receiver, sender_order, sender_start
             y6 = y[e, 6]  # 2e m=0
             y7 = y[e, 7]  # 2e m=+1
             y8 = y[e, 8]  # 2e m=+2
-            m0 = C7 * y1  # 0e m=0 → 1o m=-1
-            m1 = C9 * y3  # 2e m=-2 → 1o m=-1
-            m2 = C9 * y2  # 2e m=-1 → 1o m=-1
-            m3 = C2 * y1  # 2e m=0 → 1o m=-1
-            m4 = C9 * y1  # 2e m=+2 → 1o m=-1
-            m5 = C1 * y6 + C6 * y8  # 1o m=-1 → 1o m=-1
-            m6 = C6 * y5  # 1o m=0 → 1o m=-1
-            m7 = C6 * y4  # 1o m=+1 → 1o m=-1
-            m8 = C7 * y2  # 0e m=0 → 1o m=0
-            m9 = C10 * y2  # 2e m=0 → 1o m=0
-            m10 = C8 * y6  # 1o m=0 → 1o m=0
-            m11 = C6 * y7  # 1o m=+1 → 1o m=0
-            m12 = C7 * y3  # 0e m=0 → 1o m=+1
-            m13 = C2 * y3  # 2e m=0 → 1o m=+1
-            m14 = C1 * y6 - C6 * y8  # 1o m=+1 → 1o m=+1
-            m15 = C6 * y3  # 1o m=-1 → 2e m=-2
-            m16 = C6 * y1  # 1o m=+1 → 2e m=-2
-            m17 = C3 * y4  # 0e m=0 → 2e m=-2
-            m18 = C5 * y6  # 2e m=-2 → 2e m=-2
-            m19 = C4 * y7  # 2e m=-1 → 2e m=-2
-            m20 = C5 * y4  # 2e m=0 → 2e m=-2
-            m21 = C4 * y5  # 2e m=+1 → 2e m=-2
-            m22 = C6 * y2  # 1o m=-1 → 2e m=-1
-            m23 = C3 * y5  # 0e m=0 → 2e m=-1
-            m24 = C0 * y6 - C4 * y8  # 2e m=-1 → 2e m=-1
-            m25 = C0 * y5  # 2e m=0 → 2e m=-1
-            m26 = C4 * y4  # 2e m=+1 → 2e m=-1
-            m27 = C1 * y1  # 1o m=-1 → 2e m=0
-            m28 = C8 * y2  # 1o m=0 → 2e m=0
-            m29 = C1 * y3  # 1o m=+1 → 2e m=0
-            m30 = C3 * y6  # 0e m=0 → 2e m=0
-            m31 = C0 * y7  # 2e m=+1 → 2e m=0
-            m32 = C5 * y8  # 2e m=+2 → 2e m=0
-            m33 = C3 * y7  # 0e m=0 → 2e m=+1
-            m34 = C0 * y6 + C4 * y8  # 2e m=+1 → 2e m=+1
-            m35 = C3 * y8  # 0e m=0 → 2e m=+2
-            # for each channel: d_x0, ..., d_x3
+            m0 = C7 * y1  # 0e m=0 · 1o m=-1 → 1o ⊗ 1o → 0e
+            m1 = C7 * y2  # 0e m=0 · 1o m=0 → 1o ⊗ 1o → 0e
+            m2 = C7 * y3  # 0e m=0 · 1o m=+1 → 1o ⊗ 1o → 0e
+            m3 = C9 * y3  # 2e m=-2 · 1o m=-1 → 1o ⊗ 1o → 2e
+            m5 = C9 * y2  # 2e m=-1 · 1o m=-1 → 1o ⊗ 1o → 2e
+            m6 = C2 * y1  # 2e m=0 · 1o m=-1 → 1o ⊗ 1o → 2e
+            m4 = C9 * y1  # 2e m=-2 · 1o m=+1 → 1o ⊗ 1o → 2e
+            m8 = C2 * y3  # 2e m=0 · 1o m=+1 → 1o ⊗ 1o → 2e
+            m7 = C10 * y2  # 2e m=0 · 1o m=0 → 1o ⊗ 1o → 2e
+            m9 = C1 * y6 + C6 * y8  # 1o m=-1 · 1o m=-1 → 1o ⊗ 2e → 1o
+            m10 = C6 * y5  # 1o m=-1 · 1o m=0 → 1o ⊗ 2e → 1o
+            m11 = C6 * y4  # 1o m=-1 · 1o m=+1 → 1o ⊗ 2e → 1o
+            m12 = C8 * y6  # 1o m=0 · 1o m=0 → 1o ⊗ 2e → 1o
+            m13 = C6 * y7  # 1o m=0 · 1o m=+1 → 1o ⊗ 2e → 1o
+            m14 = C1 * y6 - C6 * y8  # 1o m=+1 · 1o m=+1 → 1o ⊗ 2e → 1o
+            m15 = C6 * y3  # 1o m=-1 · 2e m=-2 → 2e ⊗ 1o → 1o
+            m16 = C6 * y2  # 1o m=-1 · 2e m=-1 → 2e ⊗ 1o → 1o
+            m18 = C6 * y1  # 1o m=-1 · 2e m=+2 → 2e ⊗ 1o → 1o
+            m17 = C1 * y1  # 1o m=-1 · 2e m=0 → 2e ⊗ 1o → 1o
+            m19 = C8 * y2  # 1o m=0 · 2e m=0 → 2e ⊗ 1o → 1o
+            m20 = C1 * y3  # 1o m=+1 · 2e m=0 → 2e ⊗ 1o → 1o
+            m21 = C3 * y4  # 0e m=0 · 2e m=-2 → 2e ⊗ 2e → 0e
+            m22 = C3 * y5  # 0e m=0 · 2e m=-1 → 2e ⊗ 2e → 0e
+            m23 = C3 * y6  # 0e m=0 · 2e m=0 → 2e ⊗ 2e → 0e
+            m24 = C3 * y7  # 0e m=0 · 2e m=+1 → 2e ⊗ 2e → 0e
+            m25 = C3 * y8  # 0e m=0 · 2e m=+2 → 2e ⊗ 2e → 0e
+            m27 = C4 * y7  # 2e m=-2 · 2e m=-1 → 2e ⊗ 2e → 2e
+            m30 = C0 * y6 - C4 * y8  # 2e m=-1 · 2e m=-1 → 2e ⊗ 2e → 2e
+            m31 = C0 * y5  # 2e m=-1 · 2e m=0 → 2e ⊗ 2e → 2e
+            m32 = C4 * y4  # 2e m=-1 · 2e m=+1 → 2e ⊗ 2e → 2e
+            m29 = C4 * y5  # 2e m=-2 · 2e m=+1 → 2e ⊗ 2e → 2e
+            m28 = C5 * y4  # 2e m=-2 · 2e m=0 → 2e ⊗ 2e → 2e
+            m26 = C5 * y6  # 2e m=-2 · 2e m=-2 → 2e ⊗ 2e → 2e
+            m33 = C0 * y7  # 2e m=0 · 2e m=+1 → 2e ⊗ 2e → 2e
+            m34 = C5 * y8  # 2e m=0 · 2e m=+2 → 2e ⊗ 2e → 2e
+            m35 = C0 * y6 + C4 * y8  # 2e m=+1 · 2e m=+1 → 2e ⊗ 2e → 2e
+            # for each channel: d_w0, ..., d_x3
+            m36 = zero
+            m37 = zero
+            m43 = zero
+            m49 = zero
+            m55 = zero
+            m60 = zero
+            m65 = zero
+            m73 = zero
+            m78 = zero
             for i_u in range(u):
                 g_o0 = g_o[receiver_e, i_u]  # 0e m=0
                 g_o1 = g_o[receiver_e, u + i_u]  # 1o m=-1
@@ -324,37 +347,109 @@ def _convolution_vjp_d_x(n0, n1, y, w, g_o, receiver, sender_order, sender_start
                 g_o10 = g_o[receiver_e, 10 * u + i_u]  # 1o m=0
                 g_o11 = g_o[receiver_e, 11 * u + i_u]  # 1o m=+1
                 g_o12 = g_o[receiver_e, 12 * u + i_u]  # 0e m=0
-                g_o13 = g_o[receiver_e, 13 * u + i_u]  # 2e m=-2
-                g_o14 = g_o[receiver_e, 14 * u + i_u]  # 2e m=-1
-                g_o15 = g_o[receiver_e, 15 * u + i_u]  # 2e m=0
-                g_o16 = g_o[receiver_e, 16 * u + i_u]  # 2e m=+1
-                g_o17 = g_o[receiver_e, 17 * u + i_u]  # 2e m=+2
-                g_o18 = g_o[receiver_e, 18 * u + i_u]  # 1o m=-1
-                g_o19 = g_o[receiver_e, 19 * u + i_u]  # 1o m=0
-                g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
+                g_o21 = g_o[receiver_e, 21 * u + i_u]  # 2e m=-2
+                g_o22 = g_o[receiver_e, 22 * u + i_u]  # 2e m=-1
+                g_o23 = g_o[receiver_e, 23 * u + i_u]  # 2e m=0
+                g_o24 = g_o[receiver_e, 24 * u + i_u]  # 2e m=+1
+                g_o25 = g_o[receiver_e, 25 * u + i_u]  # 2e m=+2
                 w0 = w[e, i_u]  # 0e ⊗ 0e → 0e
                 w1 = w[e, u + i_u]  # 0e ⊗ 1o → 1o
                 w2 = w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
                 w3 = w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
                 w4 = w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
-                w5 = w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
-                w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-                t0 = y4 * g_o4 + y5 * g_o5 + y6 * g_o6 + y7 * g_o7 + y8 * g_o8
-                t1 = y1 * g_o1 + y2 * g_o2 + y3 * g_o3
-                d_x[n, i_u] += y0 * g_o0 * w0 + t0 * w2 + t1 * w1  # 0e m=0
+                w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
+                x0 = x[n, i_u]  # 0e m=0
+                x1 = x[n, u + i_u]  # 1o m=-1
+                x2 = x[n, 2 * u + i_u]  # 1o m=0
+                x3 = x[n, 3 * u + i_u]  # 1o m=+1
+                x4 = x[n, 4 * u + i_u]  # 2e m=-2
+                x5 = x[n, 5 * u + i_u]  # 2e m=-1
+                x6 = x[n, 6 * u + i_u]  # 2e m=0
+                x7 = x[n, 7 * u + i_u]  # 2e m=+1
+                x8 = x[n, 8 * u + i_u]  # 2e m=+2
+                d_w[e, i_u] = y0 * g_o0 * x0  # 0e ⊗ 0e → 0e
+                p8 = g_o0 * w0  # 0e m=0 · 0e ⊗ 0e → 0e
+                t2 = g_o9 * x1 + g_o10 * x2 + g_o11 * x3
+                t10 = g_o21 * x4 + g_o22 * x5 + g_o23 * x6 + g_o24 * x7 + g_o25 * x8
+                d_w[e, 3 * u + i_u] = y0 * t2  # 1o ⊗ 0e → 1o
+                d_w[e, 7 * u + i_u] = y0 * t10  # 2e ⊗ 0e → 2e
+                m36 += p8 * x0 + t2 * w3 + t10 * w7  # summed over channels: 0e m=0 · 0e ⊗ 0e → 0e · 0e m=0
+                t0 = y1 * g_o1 + y2 * g_o2 + y3 * g_o3
+                d_w[e, u + i_u] = t0 * x0  # 0e ⊗ 1o → 1o
+                p5 = w1 * x0  # 0e ⊗ 1o → 1o · 0e m=0
+                m37 += g_o1 * p5  # summed over channels: 1o m=-1 · 0e ⊗ 1o → 1o · 0e m=0
+                m43 += g_o2 * p5  # summed over channels: 1o m=0 · 0e ⊗ 1o → 1o · 0e m=0
+                m49 += g_o3 * p5  # summed over channels: 1o m=+1 · 0e ⊗ 1o → 1o · 0e m=0
+                t1 = y4 * g_o4 + y5 * g_o5 + y6 * g_o6 + y7 * g_o7 + y8 * g_o8
+                d_w[e, 2 * u + i_u] = t1 * x0  # 0e ⊗ 2e → 2e
+                d_x[n, i_u] += y0 * p8 + t0 * w1 + t1 * w2  # 0e m=0
+                p2 = w2 * x0  # 0e ⊗ 2e → 2e · 0e m=0
+                m55 += g_o4 * p2  # summed over channels: 2e m=-2 · 0e ⊗ 2e → 2e · 0e m=0
+                m60 += g_o5 * p2  # summed over channels: 2e m=-1 · 0e ⊗ 2e → 2e · 0e m=0
+                m65 += g_o6 * p2  # summed over channels: 2e m=0 · 0e ⊗ 2e → 2e · 0e m=0
+                m73 += g_o7 * p2  # summed over channels: 2e m=+1 · 0e ⊗ 2e → 2e · 0e m=0
+                m78 += g_o8 * p2  # summed over channels: 2e m=+2 · 0e ⊗ 2e → 2e · 0e m=0
                 p6 = y0 * w3  # 1o ⊗ 0e → 1o · 0e m=0
-                p4 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
-                t2 = m1 * g_o13 + m2 * g_o14 - m3 * g_o15 - m4 * g_o17
-                t3 = m5 * g_o18 - m6 * g_o19 - m7 * g_o20
-                d_x[n, u + i_u] += g_o9 * p6 + m0 * p4 + t2 * w5 - t3 * w6  # 1o m=-1
-                t4 = m4 * g_o14 + m9 * g_o15 + m1 * g_o16
-                t5 = m6 * g_o18 + m10 * g_o19 + m11 * g_o20
-                d_x[n, 2 * u + i_u] += g_o10 * p6 + m8 * p4 + t4 * w5 + t5 * w6  # 1o m=0
-                t6 = m4 * g_o13 - m13 * g_o15 + m2 * g_o16 + m1 * g_o17
-                t7 = m7 * g_o18 + m11 * g_o19 - m14 * g_o20
-                d_x[n, 3 * u + i_u] += g_o11 * p6 + m12 * p4 + t6 * w5 + t7 * w6  # 1o m=+1
-            # for each channel: d_x4, ..., d_x7
+                p1 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
+                d_x[n, u + i_u] += g_o9 * p6 + m0 * p1  # 1o m=-1
+                d_x[n, 2 * u + i_u] += g_o10 * p6 + m1 * p1  # 1o m=0
+                d_x[n, 3 * u + i_u] += g_o11 * p6 + m2 * p1  # 1o m=+1
+            # for each channel: d_w4, ..., m52
+            m38 = zero
+            m44 = zero
+            m50 = zero
+            m39 = zero
+            m51 = zero
+            m45 = zero
+            m40 = zero
+            m46 = zero
+            m52 = zero
             for i_u in range(u):
+                g_o12 = g_o[receiver_e, 12 * u + i_u]  # 0e m=0
+                g_o13 = g_o[receiver_e, 13 * u + i_u]  # 2e m=-2
+                g_o14 = g_o[receiver_e, 14 * u + i_u]  # 2e m=-1
+                g_o15 = g_o[receiver_e, 15 * u + i_u]  # 2e m=0
+                g_o16 = g_o[receiver_e, 16 * u + i_u]  # 2e m=+1
+                g_o17 = g_o[receiver_e, 17 * u + i_u]  # 2e m=+2
+                w4 = w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
+                w5 = w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
+                x1 = x[n, u + i_u]  # 1o m=-1
+                x2 = x[n, 2 * u + i_u]  # 1o m=0
+                x3 = x[n, 3 * u + i_u]  # 1o m=+1
+                t3 = m0 * x1 + m1 * x2 + m2 * x3
+                d_w[e, 4 * u + i_u] = g_o12 * t3  # 1o ⊗ 1o → 0e
+                p1 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
+                m38 += p1 * x1  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=-1
+                m44 += p1 * x2  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=0
+                m50 += p1 * x3  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=+1
+                t4 = m3 * g_o13 + m5 * g_o14 - m6 * g_o15 - m4 * g_o17
+                t5 = m4 * g_o13 - m8 * g_o15 + m5 * g_o16 + m3 * g_o17
+                t6 = m4 * g_o14 + m7 * g_o15 + m3 * g_o16
+                d_w[e, 5 * u + i_u] = t4 * x1 + t5 * x3 + t6 * x2  # 1o ⊗ 1o → 2e
+                d_x[n, u + i_u] += t4 * w5  # 1o m=-1
+                d_x[n, 2 * u + i_u] += t6 * w5  # 1o m=0
+                d_x[n, 3 * u + i_u] += t5 * w5  # 1o m=+1
+                t25 = g_o13 * x3 + g_o14 * x2 - g_o17 * x1
+                m39 += t25 * w5  # summed over channels: 2e m=-2 · 1o ⊗ 1o → 2e · 1o m=+1
+                t27 = g_o13 * x1 + g_o16 * x2 + g_o17 * x3
+                m51 += t27 * w5  # summed over channels: 2e m=-2 · 1o ⊗ 1o → 2e · 1o m=-1
+                t26 = g_o14 * x1 + g_o16 * x3
+                m45 += t26 * w5  # summed over channels: 2e m=-1 · 1o ⊗ 1o → 2e · 1o m=-1
+                p4 = g_o15 * w5  # 2e m=0 · 1o ⊗ 1o → 2e
+                m40 += p4 * x1  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=-1
+                m46 += p4 * x2  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=0
+                m52 += p4 * x3  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=+1
+            # for each channel: d_w6, ..., d_x7
+            m56 = zero
+            m61 = zero
+            m66 = zero
+            m67 = zero
+            m74 = zero
+            m68 = zero
+            for i_u in range(u):
+                g_o18 = g_o[receiver_e, 18 * u + i_u]  # 1o m=-1
+                g_o19 = g_o[receiver_e, 19 * u + i_u]  # 1o m=0
+                g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
                 g_o21 = g_o[receiver_e, 21 * u + i_u]  # 2e m=-2
                 g_o22 = g_o[receiver_e, 22 * u + i_u]  # 2e m=-1
                 g_o23 = g_o[receiver_e, 23 * u + i_u]  # 2e m=0
@@ -363,420 +458,162 @@ def _convolution_vjp_d_x(n0, n1, y, w, g_o, receiver, sender_order, sender_start
                 g_o27 = g_o[receiver_e, 27 * u + i_u]  # 1o m=0
                 g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
                 g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
+                w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
+                w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
+                w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
+                w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
+                x1 = x[n, u + i_u]  # 1o m=-1
+                x2 = x[n, 2 * u + i_u]  # 1o m=0
+                x3 = x[n, 3 * u + i_u]  # 1o m=+1
+                t7 = m9 * g_o18 - m10 * g_o19 - m11 * g_o20
+                t8 = m10 * g_o18 + m12 * g_o19 + m13 * g_o20
+                t9 = m11 * g_o18 + m13 * g_o19 - m14 * g_o20
+                d_w[e, 6 * u + i_u] = -t7 * x1 + t8 * x2 + t9 * x3  # 1o ⊗ 2e → 1o
+                d_x[n, u + i_u] += -t7 * w6  # 1o m=-1
+                d_x[n, 2 * u + i_u] += t8 * w6  # 1o m=0
+                d_x[n, 3 * u + i_u] += t9 * w6  # 1o m=+1
+                t28 = g_o18 * x3 + g_o20 * x1
+                m56 += t28 * w6  # summed over channels: 1o m=-1 · 1o ⊗ 2e → 1o · 1o m=+1
+                t31 = g_o18 * x2 + g_o19 * x1
+                m61 += t31 * w6  # summed over channels: 1o m=-1 · 1o ⊗ 2e → 1o · 1o m=0
+                m66 += g_o18 * w6 * x1  # summed over channels: 1o m=-1 · 1o ⊗ 2e → 1o · 1o m=-1
+                m67 += g_o19 * w6 * x2  # summed over channels: 1o m=0 · 1o ⊗ 2e → 1o · 1o m=0
+                t35 = g_o19 * x3 + g_o20 * x2
+                m74 += t35 * w6  # summed over channels: 1o m=0 · 1o ⊗ 2e → 1o · 1o m=+1
+                m68 += g_o20 * w6 * x3  # summed over channels: 1o m=+1 · 1o ⊗ 2e → 1o · 1o m=+1
+                p3 = y0 * w7  # 2e ⊗ 0e → 2e · 0e m=0
+                p0 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
+                t21 = m15 * g_o26 + m18 * g_o28
+                d_x[n, 4 * u + i_u] += g_o21 * p3 + m21 * p0 + t21 * w8  # 2e m=-2
+                t22 = m16 * g_o26 + m18 * g_o27
+                d_x[n, 5 * u + i_u] += g_o22 * p3 + m22 * p0 + t22 * w8  # 2e m=-1
+                d_x[n, 6 * u + i_u] += g_o23 * p3 + m23 * p0  # 2e m=0
+                t23 = m15 * g_o27 + m16 * g_o28
+                d_x[n, 7 * u + i_u] += g_o24 * p3 + m24 * p0 + t23 * w8  # 2e m=+1
+            # for each channel: d_x8, ..., m79
+            m42 = zero
+            m47 = zero
+            m53 = zero
+            m41 = zero
+            m48 = zero
+            m54 = zero
+            m57 = zero
+            m62 = zero
+            m69 = zero
+            m75 = zero
+            m79 = zero
+            for i_u in range(u):
+                g_o25 = g_o[receiver_e, 25 * u + i_u]  # 2e m=+2
+                g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
+                g_o27 = g_o[receiver_e, 27 * u + i_u]  # 1o m=0
+                g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
+                g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
+                w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
+                w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
+                w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
+                x4 = x[n, 4 * u + i_u]  # 2e m=-2
+                x5 = x[n, 5 * u + i_u]  # 2e m=-1
+                x6 = x[n, 6 * u + i_u]  # 2e m=0
+                x7 = x[n, 7 * u + i_u]  # 2e m=+1
+                x8 = x[n, 8 * u + i_u]  # 2e m=+2
+                p3 = y0 * w7  # 2e ⊗ 0e → 2e · 0e m=0
+                p0 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
+                t24 = m18 * g_o26 - m15 * g_o28
+                d_x[n, 8 * u + i_u] += g_o25 * p3 + m25 * p0 - t24 * w8  # 2e m=+2
+                t12 = g_o26 * x4 + g_o27 * x7 + g_o28 * x8
+                t14 = g_o26 * x5 + g_o28 * x7
+                t13 = g_o26 * x8 - g_o27 * x5 - g_o28 * x4
+                t11 = m17 * g_o26 - m19 * g_o27 + m20 * g_o28
+                d_w[e, 8 * u + i_u] = m15 * t12 + m16 * t14 - m18 * t13 - t11 * x6  # 2e ⊗ 1o → 1o
+                d_x[n, 6 * u + i_u] += -t11 * w8  # 2e m=0
+                m42 += t13 * w8  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=+2
+                m47 += t14 * w8  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=-1
+                m53 += t12 * w8  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=-2
+                p7 = w8 * x6  # 2e ⊗ 1o → 1o · 2e m=0
+                m41 += g_o26 * p7  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=0
+                m48 += g_o27 * p7  # summed over channels: 1o m=0 · 2e ⊗ 1o → 1o · 2e m=0
+                m54 += g_o28 * p7  # summed over channels: 1o m=+1 · 2e ⊗ 1o → 1o · 2e m=0
+                t15 = m21 * x4 + m22 * x5 + m23 * x6 + m24 * x7 + m25 * x8
+                d_w[e, 9 * u + i_u] = g_o29 * t15  # 2e ⊗ 2e → 0e
+                m57 += p0 * x4  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=-2
+                m62 += p0 * x5  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=-1
+                m69 += p0 * x6  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=0
+                m75 += p0 * x7  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=+1
+                m79 += p0 * x8  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=+2
+            # for each channel: d_w10, ..., m70
+            m58 = zero
+            m63 = zero
+            m70 = zero
+            for i_u in range(u):
                 g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
                 g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
                 g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
                 g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
                 g_o34 = g_o[receiver_e, 34 * u + i_u]  # 2e m=+2
-                w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-                w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-                w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
                 w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-                p1 = y0 * w7  # 2e ⊗ 0e → 2e · 0e m=0
-                p2 = g_o26 * w8  # 1o m=-1 · 2e ⊗ 1o → 1o
-                p3 = g_o28 * w8  # 1o m=+1 · 2e ⊗ 1o → 1o
-                p0 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
-                t8 = m18 * g_o30 - m19 * g_o31 + m20 * g_o32 - m21 * g_o33
-                d_x[n, 4 * u + i_u] += g_o21 * p1 + m15 * p2 + m16 * p3 + m17 * p0 - t8 * w10  # 2e m=-2
-                p5 = g_o27 * w8  # 1o m=0 · 2e ⊗ 1o → 1o
-                t9 = m19 * g_o30 + m24 * g_o31 + m25 * g_o32 + m26 * g_o33 - m21 * g_o34
-                d_x[n, 5 * u + i_u] += g_o22 * p1 + m16 * p5 + m22 * p2 + m23 * p0 + t9 * w10  # 2e m=-1
-                t10 = m20 * g_o30 - m25 * g_o31 - m18 * g_o32 - m31 * g_o33 + m32 * g_o34
-                d_x[n, 6 * u + i_u] += g_o23 * p1 - m27 * p2 + m28 * p5 - m29 * p3 + m30 * p0 - t10 * w10  # 2e m=0
-                t11 = m21 * g_o30 + m26 * g_o31 + m31 * g_o32 + m34 * g_o33 + m19 * g_o34
-                d_x[n, 7 * u + i_u] += g_o24 * p1 + m15 * p5 + m22 * p3 + m33 * p0 + t11 * w10  # 2e m=+1
-            # for each channel: d_x8
+                x4 = x[n, 4 * u + i_u]  # 2e m=-2
+                x5 = x[n, 5 * u + i_u]  # 2e m=-1
+                x6 = x[n, 6 * u + i_u]  # 2e m=0
+                x7 = x[n, 7 * u + i_u]  # 2e m=+1
+                x8 = x[n, 8 * u + i_u]  # 2e m=+2
+                t16 = m27 * g_o30 + m30 * g_o31 + m31 * g_o32 + m32 * g_o33 - m29 * g_o34
+                t17 = m28 * g_o30 - m31 * g_o31 - m26 * g_o32 - m33 * g_o33 + m34 * g_o34
+                t18 = m29 * g_o30 + m32 * g_o31 + m33 * g_o32 + m35 * g_o33 + m27 * g_o34
+                t19 = m26 * g_o30 - m27 * g_o31 + m28 * g_o32 - m29 * g_o33
+                t20 = m29 * g_o31 + m34 * g_o32 - m27 * g_o33 + m26 * g_o34
+                d_w[e, 10 * u + i_u] = t16 * x5 - t17 * x6 + t18 * x7 - t19 * x4 - t20 * x8  # 2e ⊗ 2e → 2e
+                d_x[n, 4 * u + i_u] += -t19 * w10  # 2e m=-2
+                d_x[n, 5 * u + i_u] += t16 * w10  # 2e m=-1
+                d_x[n, 6 * u + i_u] += -t17 * w10  # 2e m=0
+                d_x[n, 7 * u + i_u] += t18 * w10  # 2e m=+1
+                d_x[n, 8 * u + i_u] += -t20 * w10  # 2e m=+2
+                t29 = g_o30 * x6 + g_o32 * x4
+                m58 += t29 * w10  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=0
+                t32 = g_o30 * x7 - g_o31 * x8 + g_o33 * x4 - g_o34 * x5
+                m63 += t32 * w10  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=+1
+                t34 = g_o30 * x4 - g_o32 * x6 + g_o34 * x8
+                m70 += t34 * w10  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=-2
+            # for each channel: m76, ..., m72
+            m76 = zero
+            m59 = zero
+            m64 = zero
+            m71 = zero
+            m77 = zero
+            m80 = zero
+            m72 = zero
             for i_u in range(u):
-                g_o25 = g_o[receiver_e, 25 * u + i_u]  # 2e m=+2
-                g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
-                g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
-                g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
+                g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
                 g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
                 g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
                 g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
                 g_o34 = g_o[receiver_e, 34 * u + i_u]  # 2e m=+2
-                w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-                w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-                w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
                 w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-                p1 = y0 * w7  # 2e ⊗ 0e → 2e · 0e m=0
-                p3 = g_o28 * w8  # 1o m=+1 · 2e ⊗ 1o → 1o
-                p2 = g_o26 * w8  # 1o m=-1 · 2e ⊗ 1o → 1o
-                p0 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
-                t12 = m21 * g_o31 + m32 * g_o32 - m19 * g_o33 + m18 * g_o34
-                d_x[n, 8 * u + i_u] += g_o25 * p1 + m15 * p3 - m16 * p2 + m35 * p0 - t12 * w10  # 2e m=+2
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
-def _convolution_vjp_d_y_d_w(n0, n1, x, y, w, g_o, sender, receiver, u, d_y, d_w):
-    real = x.dtype.type
-    zero = real(0.0)
-    C0 = real(0.2672612419124244)  # √14/14
-    C1 = real(0.31622776601683794)  # √10/10
-    C2 = real(0.408248290463863)  # √6/6
-    C3 = real(0.4472135954999579)  # √5/5
-    C4 = real(0.4629100498862757)  # √42/14
-    C5 = real(0.5345224838248488)  # √14/7
-    C6 = real(0.5477225575051661)  # √30/10
-    C7 = real(0.5773502691896257)  # √3/3
-    C8 = real(0.6324555320336759)  # √10/5
-    C9 = real(0.7071067811865476)  # √2/2
-    C10 = real(0.816496580927726)  # √6/3
-    for n in range(n0, n1):
-        e = n
-        sender_e = sender[e]
-        receiver_e = receiver[e]
-        y0 = y[e, 0]  # 0e m=0
-        y1 = y[e, 1]  # 1o m=-1
-        y2 = y[e, 2]  # 1o m=0
-        y3 = y[e, 3]  # 1o m=+1
-        y4 = y[e, 4]  # 2e m=-2
-        y5 = y[e, 5]  # 2e m=-1
-        y6 = y[e, 6]  # 2e m=0
-        y7 = y[e, 7]  # 2e m=+1
-        y8 = y[e, 8]  # 2e m=+2
-        m0 = C7 * y1  # 0e m=0 · 1o m=-1 → 1o ⊗ 1o → 0e
-        m1 = C7 * y2  # 0e m=0 · 1o m=0 → 1o ⊗ 1o → 0e
-        m2 = C7 * y3  # 0e m=0 · 1o m=+1 → 1o ⊗ 1o → 0e
-        m3 = C9 * y3  # 2e m=-2 · 1o m=-1 → 1o ⊗ 1o → 2e
-        m5 = C9 * y2  # 2e m=-1 · 1o m=-1 → 1o ⊗ 1o → 2e
-        m6 = C2 * y1  # 2e m=0 · 1o m=-1 → 1o ⊗ 1o → 2e
-        m4 = C9 * y1  # 2e m=-2 · 1o m=+1 → 1o ⊗ 1o → 2e
-        m8 = C2 * y3  # 2e m=0 · 1o m=+1 → 1o ⊗ 1o → 2e
-        m7 = C10 * y2  # 2e m=0 · 1o m=0 → 1o ⊗ 1o → 2e
-        m9 = C1 * y6 + C6 * y8  # 1o m=-1 · 1o m=-1 → 1o ⊗ 2e → 1o
-        m10 = C6 * y5  # 1o m=-1 · 1o m=0 → 1o ⊗ 2e → 1o
-        m11 = C6 * y4  # 1o m=-1 · 1o m=+1 → 1o ⊗ 2e → 1o
-        m12 = C8 * y6  # 1o m=0 · 1o m=0 → 1o ⊗ 2e → 1o
-        m13 = C6 * y7  # 1o m=0 · 1o m=+1 → 1o ⊗ 2e → 1o
-        m14 = C1 * y6 - C6 * y8  # 1o m=+1 · 1o m=+1 → 1o ⊗ 2e → 1o
-        m15 = C6 * y3  # 1o m=-1 · 2e m=-2 → 2e ⊗ 1o → 1o
-        m16 = C6 * y2  # 1o m=-1 · 2e m=-1 → 2e ⊗ 1o → 1o
-        m17 = C1 * y1  # 1o m=-1 · 2e m=0 → 2e ⊗ 1o → 1o
-        m18 = C6 * y1  # 1o m=-1 · 2e m=+2 → 2e ⊗ 1o → 1o
-        m19 = C8 * y2  # 1o m=0 · 2e m=0 → 2e ⊗ 1o → 1o
-        m20 = C1 * y3  # 1o m=+1 · 2e m=0 → 2e ⊗ 1o → 1o
-        m21 = C3 * y4  # 0e m=0 · 2e m=-2 → 2e ⊗ 2e → 0e
-        m22 = C3 * y5  # 0e m=0 · 2e m=-1 → 2e ⊗ 2e → 0e
-        m23 = C3 * y6  # 0e m=0 · 2e m=0 → 2e ⊗ 2e → 0e
-        m24 = C3 * y7  # 0e m=0 · 2e m=+1 → 2e ⊗ 2e → 0e
-        m25 = C3 * y8  # 0e m=0 · 2e m=+2 → 2e ⊗ 2e → 0e
-        m26 = C5 * y6  # 2e m=-2 · 2e m=-2 → 2e ⊗ 2e → 2e
-        m27 = C4 * y7  # 2e m=-2 · 2e m=-1 → 2e ⊗ 2e → 2e
-        m28 = C5 * y4  # 2e m=-2 · 2e m=0 → 2e ⊗ 2e → 2e
-        m29 = C4 * y5  # 2e m=-2 · 2e m=+1 → 2e ⊗ 2e → 2e
-        m30 = C0 * y6 - C4 * y8  # 2e m=-1 · 2e m=-1 → 2e ⊗ 2e → 2e
-        m31 = C0 * y5  # 2e m=-1 · 2e m=0 → 2e ⊗ 2e → 2e
-        m32 = C4 * y4  # 2e m=-1 · 2e m=+1 → 2e ⊗ 2e → 2e
-        m33 = C0 * y7  # 2e m=0 · 2e m=+1 → 2e ⊗ 2e → 2e
-        m34 = C5 * y8  # 2e m=0 · 2e m=+2 → 2e ⊗ 2e → 2e
-        m35 = C0 * y6 + C4 * y8  # 2e m=+1 · 2e m=+1 → 2e ⊗ 2e → 2e
-        # for each channel: d_w0, ..., d_w6
-        for i_u in range(u):
-            g_o0 = g_o[receiver_e, i_u]  # 0e m=0
-            g_o1 = g_o[receiver_e, u + i_u]  # 1o m=-1
-            g_o2 = g_o[receiver_e, 2 * u + i_u]  # 1o m=0
-            g_o3 = g_o[receiver_e, 3 * u + i_u]  # 1o m=+1
-            g_o4 = g_o[receiver_e, 4 * u + i_u]  # 2e m=-2
-            g_o5 = g_o[receiver_e, 5 * u + i_u]  # 2e m=-1
-            g_o6 = g_o[receiver_e, 6 * u + i_u]  # 2e m=0
-            g_o7 = g_o[receiver_e, 7 * u + i_u]  # 2e m=+1
-            g_o8 = g_o[receiver_e, 8 * u + i_u]  # 2e m=+2
-            g_o9 = g_o[receiver_e, 9 * u + i_u]  # 1o m=-1
-            g_o10 = g_o[receiver_e, 10 * u + i_u]  # 1o m=0
-            g_o11 = g_o[receiver_e, 11 * u + i_u]  # 1o m=+1
-            g_o12 = g_o[receiver_e, 12 * u + i_u]  # 0e m=0
-            g_o13 = g_o[receiver_e, 13 * u + i_u]  # 2e m=-2
-            g_o14 = g_o[receiver_e, 14 * u + i_u]  # 2e m=-1
-            g_o15 = g_o[receiver_e, 15 * u + i_u]  # 2e m=0
-            g_o16 = g_o[receiver_e, 16 * u + i_u]  # 2e m=+1
-            g_o17 = g_o[receiver_e, 17 * u + i_u]  # 2e m=+2
-            g_o18 = g_o[receiver_e, 18 * u + i_u]  # 1o m=-1
-            g_o19 = g_o[receiver_e, 19 * u + i_u]  # 1o m=0
-            g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
-            x0 = x[sender_e, i_u]  # 0e m=0
-            x1 = x[sender_e, u + i_u]  # 1o m=-1
-            x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-            x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-            p6 = g_o0 * x0  # 0e m=0 · 0e m=0
-            d_w[e, i_u] = y0 * p6  # 0e ⊗ 0e → 0e
-            t0 = y1 * g_o1 + y2 * g_o2 + y3 * g_o3
-            d_w[e, u + i_u] = t0 * x0  # 0e ⊗ 1o → 1o
-            t1 = y4 * g_o4 + y5 * g_o5 + y6 * g_o6 + y7 * g_o7 + y8 * g_o8
-            d_w[e, 2 * u + i_u] = t1 * x0  # 0e ⊗ 2e → 2e
-            t2 = g_o9 * x1 + g_o10 * x2 + g_o11 * x3
-            d_w[e, 3 * u + i_u] = y0 * t2  # 1o ⊗ 0e → 1o
-            t3 = m0 * x1 + m1 * x2 + m2 * x3
-            d_w[e, 4 * u + i_u] = g_o12 * t3  # 1o ⊗ 1o → 0e
-            t4 = m3 * g_o13 + m5 * g_o14 - m6 * g_o15 - m4 * g_o17
-            t5 = m4 * g_o13 - m8 * g_o15 + m5 * g_o16 + m3 * g_o17
-            t6 = m4 * g_o14 + m7 * g_o15 + m3 * g_o16
-            d_w[e, 5 * u + i_u] = t4 * x1 + t5 * x3 + t6 * x2  # 1o ⊗ 1o → 2e
-            t7 = m9 * x1 - m10 * x2 - m11 * x3
-            t8 = m10 * x1 + m12 * x2 + m13 * x3
-            t9 = m11 * x1 + m13 * x2 - m14 * x3
-            d_w[e, 6 * u + i_u] = -g_o18 * t7 + g_o19 * t8 + g_o20 * t9  # 1o ⊗ 2e → 1o
-        # for each channel: d_w7, d_w8, d_w9
-        for i_u in range(u):
-            g_o21 = g_o[receiver_e, 21 * u + i_u]  # 2e m=-2
-            g_o22 = g_o[receiver_e, 22 * u + i_u]  # 2e m=-1
-            g_o23 = g_o[receiver_e, 23 * u + i_u]  # 2e m=0
-            g_o24 = g_o[receiver_e, 24 * u + i_u]  # 2e m=+1
-            g_o25 = g_o[receiver_e, 25 * u + i_u]  # 2e m=+2
-            g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
-            g_o27 = g_o[receiver_e, 27 * u + i_u]  # 1o m=0
-            g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
-            g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
-            x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-            x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-            x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
-            x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
-            x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-            t10 = g_o21 * x4 + g_o22 * x5 + g_o23 * x6 + g_o24 * x7 + g_o25 * x8
-            d_w[e, 7 * u + i_u] = y0 * t10  # 2e ⊗ 0e → 2e
-            t11 = m15 * x4 + m16 * x5 - m17 * x6 - m18 * x8
-            t13 = m15 * x7 + m18 * x5 + m19 * x6
-            t12 = m15 * x8 + m16 * x7 + m18 * x4 - m20 * x6
-            d_w[e, 8 * u + i_u] = g_o26 * t11 + g_o27 * t13 + g_o28 * t12  # 2e ⊗ 1o → 1o
-            t14 = m21 * x4 + m22 * x5 + m23 * x6 + m24 * x7 + m25 * x8
-            d_w[e, 9 * u + i_u] = g_o29 * t14  # 2e ⊗ 2e → 0e
-        # for each channel: d_w10, ..., m39
-        m36 = zero
-        m37 = zero
-        m38 = zero
-        m39 = zero
-        for i_u in range(u):
-            g_o0 = g_o[receiver_e, i_u]  # 0e m=0
-            g_o1 = g_o[receiver_e, u + i_u]  # 1o m=-1
-            g_o9 = g_o[receiver_e, 9 * u + i_u]  # 1o m=-1
-            g_o10 = g_o[receiver_e, 10 * u + i_u]  # 1o m=0
-            g_o11 = g_o[receiver_e, 11 * u + i_u]  # 1o m=+1
-            g_o12 = g_o[receiver_e, 12 * u + i_u]  # 0e m=0
-            g_o13 = g_o[receiver_e, 13 * u + i_u]  # 2e m=-2
-            g_o14 = g_o[receiver_e, 14 * u + i_u]  # 2e m=-1
-            g_o17 = g_o[receiver_e, 17 * u + i_u]  # 2e m=+2
-            g_o21 = g_o[receiver_e, 21 * u + i_u]  # 2e m=-2
-            g_o22 = g_o[receiver_e, 22 * u + i_u]  # 2e m=-1
-            g_o23 = g_o[receiver_e, 23 * u + i_u]  # 2e m=0
-            g_o24 = g_o[receiver_e, 24 * u + i_u]  # 2e m=+1
-            g_o25 = g_o[receiver_e, 25 * u + i_u]  # 2e m=+2
-            g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
-            g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
-            g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
-            g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
-            g_o34 = g_o[receiver_e, 34 * u + i_u]  # 2e m=+2
-            w0 = w[e, i_u]  # 0e ⊗ 0e → 0e
-            w1 = w[e, u + i_u]  # 0e ⊗ 1o → 1o
-            w3 = w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
-            w4 = w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
-            w5 = w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
-            w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-            x0 = x[sender_e, i_u]  # 0e m=0
-            x1 = x[sender_e, u + i_u]  # 1o m=-1
-            x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-            x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-            x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-            x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-            x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
-            x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
-            x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-            t18 = m26 * x4 - m27 * x5 + m28 * x6 - m29 * x7
-            t15 = m27 * x4 - m29 * x8 + m30 * x5 + m31 * x6 + m32 * x7
-            t16 = m26 * x6 - m28 * x4 + m31 * x5 + m33 * x7 - m34 * x8
-            t17 = m27 * x8 + m29 * x4 + m32 * x5 + m33 * x6 + m35 * x7
-            t19 = m26 * x8 - m27 * x7 + m29 * x5 + m34 * x6
-            d_w[e, 10 * u + i_u] = -g_o30 * t18 + g_o31 * t15 + g_o32 * t16 + g_o33 * t17 - g_o34 * t19  # 2e ⊗ 2e → 2e
-            p6 = g_o0 * x0  # 0e m=0 · 0e m=0
-            t2 = g_o9 * x1 + g_o10 * x2 + g_o11 * x3
-            t10 = g_o21 * x4 + g_o22 * x5 + g_o23 * x6 + g_o24 * x7 + g_o25 * x8
-            m36 += p6 * w0 + t2 * w3 + t10 * w7  # summed over channels: 0e m=0 · 0e ⊗ 0e → 0e · 0e m=0
-            p4 = w1 * x0  # 0e ⊗ 1o → 1o · 0e m=0
-            m37 += g_o1 * p4  # summed over channels: 1o m=-1 · 0e ⊗ 1o → 1o · 0e m=0
-            p2 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
-            m38 += p2 * x1  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=-1
-            t20 = g_o13 * x3 + g_o14 * x2 - g_o17 * x1
-            m39 += t20 * w5  # summed over channels: 2e m=-2 · 1o ⊗ 1o → 2e · 1o m=+1
-        # for each channel: m40, ..., m60
-        m40 = zero
-        m41 = zero
-        m42 = zero
-        m43 = zero
-        m44 = zero
-        m45 = zero
-        m46 = zero
-        m47 = zero
-        m48 = zero
-        m49 = zero
-        m50 = zero
-        m51 = zero
-        m52 = zero
-        m53 = zero
-        m54 = zero
-        m55 = zero
-        m56 = zero
-        m57 = zero
-        m58 = zero
-        m59 = zero
-        m60 = zero
-        for i_u in range(u):
-            g_o2 = g_o[receiver_e, 2 * u + i_u]  # 1o m=0
-            g_o3 = g_o[receiver_e, 3 * u + i_u]  # 1o m=+1
-            g_o4 = g_o[receiver_e, 4 * u + i_u]  # 2e m=-2
-            g_o5 = g_o[receiver_e, 5 * u + i_u]  # 2e m=-1
-            g_o12 = g_o[receiver_e, 12 * u + i_u]  # 0e m=0
-            g_o13 = g_o[receiver_e, 13 * u + i_u]  # 2e m=-2
-            g_o14 = g_o[receiver_e, 14 * u + i_u]  # 2e m=-1
-            g_o15 = g_o[receiver_e, 15 * u + i_u]  # 2e m=0
-            g_o16 = g_o[receiver_e, 16 * u + i_u]  # 2e m=+1
-            g_o17 = g_o[receiver_e, 17 * u + i_u]  # 2e m=+2
-            g_o18 = g_o[receiver_e, 18 * u + i_u]  # 1o m=-1
-            g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
-            g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
-            g_o27 = g_o[receiver_e, 27 * u + i_u]  # 1o m=0
-            g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
-            g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
-            g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
-            g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
-            g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
-            g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
-            w1 = w[e, u + i_u]  # 0e ⊗ 1o → 1o
-            w2 = w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
-            w4 = w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
-            w5 = w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
-            w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-            w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-            w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-            w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-            x0 = x[sender_e, i_u]  # 0e m=0
-            x1 = x[sender_e, u + i_u]  # 1o m=-1
-            x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-            x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-            x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-            x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-            x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
-            x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
-            x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-            p3 = g_o15 * w5  # 2e m=0 · 1o ⊗ 1o → 2e
-            m40 += p3 * x1  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=-1
-            p5 = w8 * x6  # 2e ⊗ 1o → 1o · 2e m=0
-            m41 += g_o26 * p5  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=0
-            t21 = g_o26 * x8 - g_o27 * x5 - g_o28 * x4
-            m42 += t21 * w8  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=+2
-            p4 = w1 * x0  # 0e ⊗ 1o → 1o · 0e m=0
-            m43 += g_o2 * p4  # summed over channels: 1o m=0 · 0e ⊗ 1o → 1o · 0e m=0
-            p2 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
-            m44 += p2 * x2  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=0
-            t22 = g_o14 * x1 + g_o16 * x3
-            m45 += t22 * w5  # summed over channels: 2e m=-1 · 1o ⊗ 1o → 2e · 1o m=-1
-            m46 += p3 * x2  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=0
-            t23 = g_o26 * x5 + g_o28 * x7
-            m47 += t23 * w8  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=-1
-            m48 += g_o27 * p5  # summed over channels: 1o m=0 · 2e ⊗ 1o → 1o · 2e m=0
-            m49 += g_o3 * p4  # summed over channels: 1o m=+1 · 0e ⊗ 1o → 1o · 0e m=0
-            m50 += p2 * x3  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=+1
-            t24 = g_o13 * x1 + g_o16 * x2 + g_o17 * x3
-            m51 += t24 * w5  # summed over channels: 2e m=-2 · 1o ⊗ 1o → 2e · 1o m=-1
-            m52 += p3 * x3  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=+1
-            t25 = g_o26 * x4 + g_o27 * x7 + g_o28 * x8
-            m53 += t25 * w8  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=-2
-            m54 += g_o28 * p5  # summed over channels: 1o m=+1 · 2e ⊗ 1o → 1o · 2e m=0
-            p1 = w2 * x0  # 0e ⊗ 2e → 2e · 0e m=0
-            m55 += g_o4 * p1  # summed over channels: 2e m=-2 · 0e ⊗ 2e → 2e · 0e m=0
-            t26 = g_o18 * x3 + g_o20 * x1
-            m56 += t26 * w6  # summed over channels: 1o m=-1 · 1o ⊗ 2e → 1o · 1o m=+1
-            p0 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
-            m57 += p0 * x4  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=-2
-            t27 = g_o30 * x6 + g_o32 * x4
-            m58 += t27 * w10  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=0
-            t28 = g_o31 * x7 + g_o33 * x5
-            m59 += t28 * w10  # summed over channels: 2e m=-1 · 2e ⊗ 2e → 2e · 2e m=+1
-            m60 += g_o5 * p1  # summed over channels: 2e m=-1 · 0e ⊗ 2e → 2e · 0e m=0
-        # for each channel: m61, ..., m80
-        m61 = zero
-        m62 = zero
-        m63 = zero
-        m64 = zero
-        m65 = zero
-        m66 = zero
-        m67 = zero
-        m68 = zero
-        m69 = zero
-        m70 = zero
-        m71 = zero
-        m72 = zero
-        m73 = zero
-        m74 = zero
-        m75 = zero
-        m76 = zero
-        m77 = zero
-        m78 = zero
-        m79 = zero
-        m80 = zero
-        for i_u in range(u):
-            g_o6 = g_o[receiver_e, 6 * u + i_u]  # 2e m=0
-            g_o7 = g_o[receiver_e, 7 * u + i_u]  # 2e m=+1
-            g_o8 = g_o[receiver_e, 8 * u + i_u]  # 2e m=+2
-            g_o18 = g_o[receiver_e, 18 * u + i_u]  # 1o m=-1
-            g_o19 = g_o[receiver_e, 19 * u + i_u]  # 1o m=0
-            g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
-            g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
-            g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
-            g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
-            g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
-            g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
-            g_o34 = g_o[receiver_e, 34 * u + i_u]  # 2e m=+2
-            w2 = w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
-            w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-            w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-            w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-            x0 = x[sender_e, i_u]  # 0e m=0
-            x1 = x[sender_e, u + i_u]  # 1o m=-1
-            x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-            x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-            x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-            x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-            x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
-            x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
-            x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-            t29 = g_o18 * x2 + g_o19 * x1
-            m61 += t29 * w6  # summed over channels: 1o m=-1 · 1o ⊗ 2e → 1o · 1o m=0
-            p0 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
-            m62 += p0 * x5  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=-1
-            t30 = g_o30 * x7 - g_o31 * x8 + g_o33 * x4 - g_o34 * x5
-            m63 += t30 * w10  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=+1
-            t31 = g_o31 * x6 + g_o32 * x5
-            m64 += t31 * w10  # summed over channels: 2e m=-1 · 2e ⊗ 2e → 2e · 2e m=0
-            p1 = w2 * x0  # 0e ⊗ 2e → 2e · 0e m=0
-            m65 += g_o6 * p1  # summed over channels: 2e m=0 · 0e ⊗ 2e → 2e · 0e m=0
-            m66 += g_o18 * w6 * x1  # summed over channels: 1o m=-1 · 1o ⊗ 2e → 1o · 1o m=-1
-            m67 += g_o19 * w6 * x2  # summed over channels: 1o m=0 · 1o ⊗ 2e → 1o · 1o m=0
-            m68 += g_o20 * w6 * x3  # summed over channels: 1o m=+1 · 1o ⊗ 2e → 1o · 1o m=+1
-            m69 += p0 * x6  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=0
-            t32 = g_o30 * x4 - g_o32 * x6 + g_o34 * x8
-            m70 += t32 * w10  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=-2
-            m71 += g_o31 * w10 * x5  # summed over channels: 2e m=-1 · 2e ⊗ 2e → 2e · 2e m=-1
-            m72 += g_o33 * w10 * x7  # summed over channels: 2e m=+1 · 2e ⊗ 2e → 2e · 2e m=+1
-            m73 += g_o7 * p1  # summed over channels: 2e m=+1 · 0e ⊗ 2e → 2e · 0e m=0
-            t33 = g_o19 * x3 + g_o20 * x2
-            m74 += t33 * w6  # summed over channels: 1o m=0 · 1o ⊗ 2e → 1o · 1o m=+1
-            m75 += p0 * x7  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=+1
-            t34 = g_o30 * x5 + g_o31 * x4 + g_o33 * x8 + g_o34 * x7
-            m76 += t34 * w10  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=-1
-            t35 = g_o32 * x7 + g_o33 * x6
-            m77 += t35 * w10  # summed over channels: 2e m=0 · 2e ⊗ 2e → 2e · 2e m=+1
-            m78 += g_o8 * p1  # summed over channels: 2e m=+2 · 0e ⊗ 2e → 2e · 0e m=0
-            m79 += p0 * x8  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=+2
-            t36 = g_o32 * x8 + g_o34 * x6
-            m80 += t36 * w10  # summed over channels: 2e m=0 · 2e ⊗ 2e → 2e · 2e m=+2
-        d_y[e, 0] = m36  # 0e m=0
-        d_y[e, 1] = m37 + C7 * m38 + C9 * m39 - C2 * m40 - C1 * m41 - C6 * m42  # 1o m=-1
-        d_y[e, 2] = m43 + C7 * m44 + C9 * m45 + C10 * m46 + C6 * m47 + C8 * m48  # 1o m=0
-        d_y[e, 3] = m49 + C7 * m50 + C9 * m51 - C2 * m52 + C6 * m53 - C1 * m54  # 1o m=+1
-        d_y[e, 4] = m55 + C6 * m56 + C3 * m57 - C5 * m58 + C4 * m59  # 2e m=-2
-        d_y[e, 5] = m60 + C6 * m61 + C3 * m62 + C4 * m63 + C0 * m64  # 2e m=-1
-        d_y[e, 6] = m65 - C1 * (m66 + m68) + C8 * m67 + C3 * m69 - C5 * m70 + C0 * (m71 + m72)  # 2e m=0
-        d_y[e, 7] = m73 + C6 * m74 + C3 * m75 + C4 * m76 + C0 * m77  # 2e m=+1
-        d_y[e, 8] = -C6 * (m66 - m68) - C4 * (m71 - m72) + m78 + C3 * m79 - C5 * m80  # 2e m=+2
+                x4 = x[n, 4 * u + i_u]  # 2e m=-2
+                x5 = x[n, 5 * u + i_u]  # 2e m=-1
+                x6 = x[n, 6 * u + i_u]  # 2e m=0
+                x7 = x[n, 7 * u + i_u]  # 2e m=+1
+                x8 = x[n, 8 * u + i_u]  # 2e m=+2
+                t36 = g_o30 * x5 + g_o31 * x4 + g_o33 * x8 + g_o34 * x7
+                m76 += t36 * w10  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=-1
+                t30 = g_o31 * x7 + g_o33 * x5
+                m59 += t30 * w10  # summed over channels: 2e m=-1 · 2e ⊗ 2e → 2e · 2e m=+1
+                t33 = g_o31 * x6 + g_o32 * x5
+                m64 += t33 * w10  # summed over channels: 2e m=-1 · 2e ⊗ 2e → 2e · 2e m=0
+                m71 += g_o31 * w10 * x5  # summed over channels: 2e m=-1 · 2e ⊗ 2e → 2e · 2e m=-1
+                t37 = g_o32 * x7 + g_o33 * x6
+                m77 += t37 * w10  # summed over channels: 2e m=0 · 2e ⊗ 2e → 2e · 2e m=+1
+                t38 = g_o32 * x8 + g_o34 * x6
+                m80 += t38 * w10  # summed over channels: 2e m=0 · 2e ⊗ 2e → 2e · 2e m=+2
+                m72 += g_o33 * w10 * x7  # summed over channels: 2e m=+1 · 2e ⊗ 2e → 2e · 2e m=+1
+            d_y[e, 0] = m36  # 0e m=0
+            d_y[e, 1] = m37 + C7 * m38 + C9 * m39 - C2 * m40 - C1 * m41 - C6 * m42  # 1o m=-1
+            d_y[e, 2] = m43 + C7 * m44 + C9 * m45 + C10 * m46 + C6 * m47 + C8 * m48  # 1o m=0
+            d_y[e, 3] = m49 + C7 * m50 + C9 * m51 - C2 * m52 + C6 * m53 - C1 * m54  # 1o m=+1
+            d_y[e, 4] = m55 + C6 * m56 + C3 * m57 - C5 * m58 + C4 * m59  # 2e m=-2
+            d_y[e, 5] = m60 + C6 * m61 + C3 * m62 + C4 * m63 + C0 * m64  # 2e m=-1
+            d_y[e, 6] = m65 - C1 * (m66 + m68) + C8 * m67 + C3 * m69 - C5 * m70 + C0 * (m71 + m72)  # 2e m=0
+            d_y[e, 7] = m73 + C6 * m74 + C3 * m75 + C4 * m76 + C0 * m77  # 2e m=+1
+            d_y[e, 8] = -C6 * (m66 - m68) - C4 * (m71 - m72) + m78 + C3 * m79 - C5 * m80  # 2e m=+2
 
 
 def convolution_vjp(x, y, w, g_o, sender, receiver, u, *, threads=1):
@@ -797,19 +634,17 @@ def convolution_vjp(x, y, w, g_o, sender, receiver, u, *, threads=1):
         ("w", w, (rows, 11 * u)),
         ("g_o", g_o, (receiver.start.size - 1, 35 * u)),
     )
-    cuts = _cut_edges(sender.start, threads)
+    cuts = cut_edges(sender.start, pieces_of(rows * (75 * u + 18), threads))
     d_x = np.empty((sender.start.size - 1, 9 * u), x.dtype)
-    _run(_convolution_vjp_d_x, cuts, threads, (y, w, g_o, receiver.values, sender.order, sender.start, u, d_x))
-    cuts = _cut_rows(rows, threads)
     d_y = np.empty((rows, 9), x.dtype)
     d_w = np.empty((rows, 11 * u), x.dtype)
-    _run(_convolution_vjp_d_y_d_w, cuts, threads, (x, y, w, g_o, sender.values, receiver.values, u, d_y, d_w))
+    run(_convolution_vjp_d_x_d_y_d_w, [(*cut, x, y, w, g_o, receiver.values, sender.order, sender.start, u, d_x, d_y, d_w) for cut in cuts], threads)
     return d_x, d_y, d_w
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-def _convolution_vjp_vjp_d_x(n0, n1, y, w, g_o, g_d_y, g_d_w, receiver, sender_order, sender_start, u, d_x):
-    real = y.dtype.type
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
+def _convolution_vjp_vjp_d_x_d_y_d_w(n0, n1, x, y, w, g_o, g_d_x, g_d_y, g_d_w, receiver, sender_order, sender_start, u, d_x, d_y, d_w):
+    real = x.dtype.type
     zero = real(0.0)
     C0 = real(0.2672612419124244)  # √14/14
     C1 = real(0.31622776601683794)  # √10/10
@@ -846,135 +681,240 @@ def _convolution_vjp_vjp_d_x(n0, n1, y, w, g_o, g_d_y, g_d_w, receiver, sender_o
             y6 = y[e, 6]  # 2e m=0
             y7 = y[e, 7]  # 2e m=+1
             y8 = y[e, 8]  # 2e m=+2
-            m1 = C9 * y3  # 2e m=-2 → 1o m=-1
-            m2 = C9 * y2  # 2e m=-1 → 1o m=-1
-            m3 = C2 * y1  # 2e m=0 → 1o m=-1
-            m4 = C9 * y1  # 2e m=+2 → 1o m=-1
-            m5 = C1 * y6 + C6 * y8  # 1o m=-1 → 1o m=-1
-            m6 = C6 * y5  # 1o m=0 → 1o m=-1
-            m7 = C6 * y4  # 1o m=+1 → 1o m=-1
-            m0 = C7 * y1  # 0e m=0 → 1o m=-1
-            m8 = C7 * g_d_y1  # 0e m=0 → 1o m=-1
-            m12 = C9 * g_d_y3  # 2e m=-2 → 1o m=-1
-            m11 = C9 * g_d_y2  # 2e m=-1 → 1o m=-1
-            m9 = C2 * g_d_y1  # 2e m=0 → 1o m=-1
-            m10 = C9 * g_d_y1  # 2e m=+2 → 1o m=-1
-            m15 = C1 * g_d_y6 + C6 * g_d_y8  # 1o m=-1 → 1o m=-1
-            m14 = C6 * g_d_y5  # 1o m=0 → 1o m=-1
-            m13 = C6 * g_d_y4  # 1o m=+1 → 1o m=-1
-            m17 = C10 * y2  # 2e m=0 → 1o m=0
-            m18 = C8 * y6  # 1o m=0 → 1o m=0
-            m19 = C6 * y7  # 1o m=+1 → 1o m=0
-            m16 = C7 * y2  # 0e m=0 → 1o m=0
-            m20 = C7 * g_d_y2  # 0e m=0 → 1o m=0
-            m21 = C10 * g_d_y2  # 2e m=0 → 1o m=0
-            m22 = C8 * g_d_y6  # 1o m=0 → 1o m=0
-            m23 = C6 * g_d_y7  # 1o m=+1 → 1o m=0
-            m25 = C2 * y3  # 2e m=0 → 1o m=+1
-            m26 = C1 * y6 - C6 * y8  # 1o m=+1 → 1o m=+1
-            m24 = C7 * y3  # 0e m=0 → 1o m=+1
-            m27 = C7 * g_d_y3  # 0e m=0 → 1o m=+1
-            m28 = C2 * g_d_y3  # 2e m=0 → 1o m=+1
-            m29 = C1 * g_d_y6 - C6 * g_d_y8  # 1o m=+1 → 1o m=+1
-            m33 = C5 * y6  # 2e m=-2 → 2e m=-2
-            m34 = C4 * y7  # 2e m=-1 → 2e m=-2
-            m35 = C5 * y4  # 2e m=0 → 2e m=-2
-            m36 = C4 * y5  # 2e m=+1 → 2e m=-2
-            m30 = C6 * y3  # 1o m=-1 → 2e m=-2
-            m31 = C6 * y1  # 1o m=+1 → 2e m=-2
-            m32 = C3 * y4  # 0e m=0 → 2e m=-2
-            m37 = C6 * g_d_y1  # 1o m=+1 → 2e m=-2
-            m38 = C6 * g_d_y3  # 1o m=-1 → 2e m=-2
-            m39 = C3 * g_d_y4  # 0e m=0 → 2e m=-2
-            m42 = C5 * g_d_y6  # 2e m=-2 → 2e m=-2
-            m43 = C4 * g_d_y7  # 2e m=-1 → 2e m=-2
-            m40 = C5 * g_d_y4  # 2e m=0 → 2e m=-2
-            m41 = C4 * g_d_y5  # 2e m=+1 → 2e m=-2
-            m46 = C0 * y6 - C4 * y8  # 2e m=-1 → 2e m=-1
-            m47 = C0 * y5  # 2e m=0 → 2e m=-1
-            m48 = C4 * y4  # 2e m=+1 → 2e m=-1
-            m44 = C6 * y2  # 1o m=-1 → 2e m=-1
-            m45 = C3 * y5  # 0e m=0 → 2e m=-1
-            m49 = C6 * g_d_y2  # 1o m=-1 → 2e m=-1
-            m51 = C3 * g_d_y5  # 0e m=0 → 2e m=-1
-            m53 = C0 * g_d_y6 - C4 * g_d_y8  # 2e m=-1 → 2e m=-1
-            m52 = C0 * g_d_y5  # 2e m=0 → 2e m=-1
-            m50 = C4 * g_d_y4  # 2e m=+1 → 2e m=-1
-            m58 = C0 * y7  # 2e m=+1 → 2e m=0
-            m59 = C5 * y8  # 2e m=+2 → 2e m=0
-            m54 = C1 * y1  # 1o m=-1 → 2e m=0
-            m55 = C8 * y2  # 1o m=0 → 2e m=0
-            m56 = C1 * y3  # 1o m=+1 → 2e m=0
-            m57 = C3 * y6  # 0e m=0 → 2e m=0
-            m60 = C1 * g_d_y1  # 1o m=-1 → 2e m=0
-            m61 = C8 * g_d_y2  # 1o m=0 → 2e m=0
-            m62 = C1 * g_d_y3  # 1o m=+1 → 2e m=0
-            m63 = C3 * g_d_y6  # 0e m=0 → 2e m=0
-            m64 = C0 * g_d_y7  # 2e m=+1 → 2e m=0
-            m65 = C5 * g_d_y8  # 2e m=+2 → 2e m=0
-            m67 = C0 * y6 + C4 * y8  # 2e m=+1 → 2e m=+1
-            m66 = C3 * y7  # 0e m=0 → 2e m=+1
-            m69 = C3 * g_d_y7  # 0e m=0 → 2e m=+1
-            m68 = C0 * g_d_y6 + C4 * g_d_y8  # 2e m=+1 → 2e m=+1
-            m70 = C3 * y8  # 0e m=0 → 2e m=+2
-            m71 = C3 * g_d_y8  # 0e m=0 → 2e m=+2
-            # for each channel: d_x0, d_x1
+            m0 = C7 * y1  # 1o m=-1 · 0e m=0 → 1o ⊗ 1o → 0e
+            m1 = C7 * y2  # 1o m=0 · 0e m=0 → 1o ⊗ 1o → 0e
+            m2 = C7 * y3  # 1o m=+1 · 0e m=0 → 1o ⊗ 1o → 0e
+            m3 = C7 * g_d_y1  # 0e m=0 · 1o m=-1 → 1o ⊗ 1o → 0e
+            m4 = C7 * g_d_y2  # 0e m=0 · 1o m=0 → 1o ⊗ 1o → 0e
+            m5 = C7 * g_d_y3  # 0e m=0 · 1o m=+1 → 1o ⊗ 1o → 0e
+            m6 = C9 * y3  # 1o m=-1 · 2e m=-2 → 1o ⊗ 1o → 2e
+            m7 = C9 * y2  # 1o m=-1 · 2e m=-1 → 1o ⊗ 1o → 2e
+            m8 = C2 * y1  # 1o m=-1 · 2e m=0 → 1o ⊗ 1o → 2e
+            m9 = C9 * y1  # 1o m=-1 · 2e m=+2 → 1o ⊗ 1o → 2e
+            m10 = C10 * y2  # 1o m=0 · 2e m=0 → 1o ⊗ 1o → 2e
+            m11 = C2 * y3  # 1o m=+1 · 2e m=0 → 1o ⊗ 1o → 2e
+            m16 = C9 * g_d_y3  # 2e m=-2 · 1o m=-1 → 1o ⊗ 1o → 2e
+            m14 = C9 * g_d_y2  # 2e m=-1 · 1o m=-1 → 1o ⊗ 1o → 2e
+            m13 = C2 * g_d_y1  # 2e m=0 · 1o m=-1 → 1o ⊗ 1o → 2e
+            m12 = C9 * g_d_y1  # 2e m=-2 · 1o m=+1 → 1o ⊗ 1o → 2e
+            m17 = C2 * g_d_y3  # 2e m=0 · 1o m=+1 → 1o ⊗ 1o → 2e
+            m15 = C10 * g_d_y2  # 2e m=0 · 1o m=0 → 1o ⊗ 1o → 2e
+            m18 = C1 * y6 + C6 * y8  # 1o m=-1 · 1o m=-1 → 1o ⊗ 2e → 1o
+            m19 = C6 * y5  # 1o m=-1 · 1o m=0 → 1o ⊗ 2e → 1o
+            m20 = C6 * y4  # 1o m=-1 · 1o m=+1 → 1o ⊗ 2e → 1o
+            m21 = C8 * y6  # 1o m=0 · 1o m=0 → 1o ⊗ 2e → 1o
+            m22 = C6 * y7  # 1o m=0 · 1o m=+1 → 1o ⊗ 2e → 1o
+            m23 = C1 * y6 - C6 * y8  # 1o m=+1 · 1o m=+1 → 1o ⊗ 2e → 1o
+            m26 = C1 * g_d_y6 + C6 * g_d_y8  # 1o m=-1 · 1o m=-1 → 1o ⊗ 2e → 1o
+            m25 = C6 * g_d_y5  # 1o m=-1 · 1o m=0 → 1o ⊗ 2e → 1o
+            m24 = C6 * g_d_y4  # 1o m=-1 · 1o m=+1 → 1o ⊗ 2e → 1o
+            m27 = C8 * g_d_y6  # 1o m=0 · 1o m=0 → 1o ⊗ 2e → 1o
+            m29 = C6 * g_d_y7  # 1o m=0 · 1o m=+1 → 1o ⊗ 2e → 1o
+            m28 = C1 * g_d_y6 - C6 * g_d_y8  # 1o m=+1 · 1o m=+1 → 1o ⊗ 2e → 1o
+            m33 = C1 * y1  # 2e m=0 · 1o m=-1 → 2e ⊗ 1o → 1o
+            m34 = C8 * y2  # 2e m=0 · 1o m=0 → 2e ⊗ 1o → 1o
+            m35 = C1 * y3  # 2e m=0 · 1o m=+1 → 2e ⊗ 1o → 1o
+            m30 = C6 * y3  # 2e m=-2 · 1o m=-1 → 2e ⊗ 1o → 1o
+            m31 = C6 * y1  # 2e m=-2 · 1o m=+1 → 2e ⊗ 1o → 1o
+            m32 = C6 * y2  # 2e m=-1 · 1o m=-1 → 2e ⊗ 1o → 1o
+            m37 = C6 * g_d_y1  # 1o m=-1 · 2e m=+2 → 2e ⊗ 1o → 1o
+            m38 = C6 * g_d_y2  # 1o m=-1 · 2e m=-1 → 2e ⊗ 1o → 1o
+            m40 = C6 * g_d_y3  # 1o m=-1 · 2e m=-2 → 2e ⊗ 1o → 1o
+            m36 = C1 * g_d_y1  # 1o m=-1 · 2e m=0 → 2e ⊗ 1o → 1o
+            m39 = C8 * g_d_y2  # 1o m=0 · 2e m=0 → 2e ⊗ 1o → 1o
+            m41 = C1 * g_d_y3  # 1o m=+1 · 2e m=0 → 2e ⊗ 1o → 1o
+            m42 = C3 * y4  # 2e m=-2 · 0e m=0 → 2e ⊗ 2e → 0e
+            m43 = C3 * y5  # 2e m=-1 · 0e m=0 → 2e ⊗ 2e → 0e
+            m44 = C3 * y6  # 2e m=0 · 0e m=0 → 2e ⊗ 2e → 0e
+            m45 = C3 * y7  # 2e m=+1 · 0e m=0 → 2e ⊗ 2e → 0e
+            m46 = C3 * y8  # 2e m=+2 · 0e m=0 → 2e ⊗ 2e → 0e
+            m47 = C3 * g_d_y4  # 0e m=0 · 2e m=-2 → 2e ⊗ 2e → 0e
+            m48 = C3 * g_d_y5  # 0e m=0 · 2e m=-1 → 2e ⊗ 2e → 0e
+            m49 = C3 * g_d_y6  # 0e m=0 · 2e m=0 → 2e ⊗ 2e → 0e
+            m50 = C3 * g_d_y7  # 0e m=0 · 2e m=+1 → 2e ⊗ 2e → 0e
+            m51 = C3 * g_d_y8  # 0e m=0 · 2e m=+2 → 2e ⊗ 2e → 0e
+            m52 = C5 * y6  # 2e m=-2 · 2e m=-2 → 2e ⊗ 2e → 2e
+            m53 = C4 * y7  # 2e m=-2 · 2e m=-1 → 2e ⊗ 2e → 2e
+            m54 = C5 * y4  # 2e m=-2 · 2e m=0 → 2e ⊗ 2e → 2e
+            m55 = C4 * y5  # 2e m=-2 · 2e m=+1 → 2e ⊗ 2e → 2e
+            m56 = C0 * y6 - C4 * y8  # 2e m=-1 · 2e m=-1 → 2e ⊗ 2e → 2e
+            m57 = C0 * y5  # 2e m=-1 · 2e m=0 → 2e ⊗ 2e → 2e
+            m58 = C4 * y4  # 2e m=-1 · 2e m=+1 → 2e ⊗ 2e → 2e
+            m59 = C0 * y7  # 2e m=0 · 2e m=+1 → 2e ⊗ 2e → 2e
+            m60 = C5 * y8  # 2e m=0 · 2e m=+2 → 2e ⊗ 2e → 2e
+            m61 = C0 * y6 + C4 * y8  # 2e m=+1 · 2e m=+1 → 2e ⊗ 2e → 2e
+            m69 = C4 * g_d_y7  # 2e m=-2 · 2e m=-1 → 2e ⊗ 2e → 2e
+            m67 = C0 * g_d_y6 - C4 * g_d_y8  # 2e m=-1 · 2e m=-1 → 2e ⊗ 2e → 2e
+            m65 = C0 * g_d_y5  # 2e m=-1 · 2e m=0 → 2e ⊗ 2e → 2e
+            m63 = C4 * g_d_y4  # 2e m=-1 · 2e m=+1 → 2e ⊗ 2e → 2e
+            m64 = C4 * g_d_y5  # 2e m=-2 · 2e m=+1 → 2e ⊗ 2e → 2e
+            m62 = C5 * g_d_y4  # 2e m=-2 · 2e m=0 → 2e ⊗ 2e → 2e
+            m66 = C5 * g_d_y6  # 2e m=-2 · 2e m=-2 → 2e ⊗ 2e → 2e
+            m70 = C0 * g_d_y7  # 2e m=0 · 2e m=+1 → 2e ⊗ 2e → 2e
+            m71 = C5 * g_d_y8  # 2e m=0 · 2e m=+2 → 2e ⊗ 2e → 2e
+            m68 = C0 * g_d_y6 + C4 * g_d_y8  # 2e m=+1 · 2e m=+1 → 2e ⊗ 2e → 2e
+            # for each channel: d_w0, ..., m85
+            m72 = zero
+            m73 = zero
+            m79 = zero
+            m85 = zero
             for i_u in range(u):
                 g_d_w0 = g_d_w[e, i_u]  # 0e ⊗ 0e → 0e
                 g_d_w1 = g_d_w[e, u + i_u]  # 0e ⊗ 1o → 1o
-                g_d_w2 = g_d_w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
                 g_d_w3 = g_d_w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
-                g_d_w4 = g_d_w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
-                g_d_w5 = g_d_w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
-                g_d_w6 = g_d_w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
+                g_d_w7 = g_d_w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
+                g_d_x0 = g_d_x[n, i_u]  # 0e m=0
+                g_d_x1 = g_d_x[n, u + i_u]  # 1o m=-1
+                g_d_x2 = g_d_x[n, 2 * u + i_u]  # 1o m=0
+                g_d_x3 = g_d_x[n, 3 * u + i_u]  # 1o m=+1
+                g_d_x4 = g_d_x[n, 4 * u + i_u]  # 2e m=-2
+                g_d_x5 = g_d_x[n, 5 * u + i_u]  # 2e m=-1
+                g_d_x6 = g_d_x[n, 6 * u + i_u]  # 2e m=0
+                g_d_x7 = g_d_x[n, 7 * u + i_u]  # 2e m=+1
+                g_d_x8 = g_d_x[n, 8 * u + i_u]  # 2e m=+2
                 g_o0 = g_o[receiver_e, i_u]  # 0e m=0
                 g_o1 = g_o[receiver_e, u + i_u]  # 1o m=-1
                 g_o2 = g_o[receiver_e, 2 * u + i_u]  # 1o m=0
                 g_o3 = g_o[receiver_e, 3 * u + i_u]  # 1o m=+1
+                g_o9 = g_o[receiver_e, 9 * u + i_u]  # 1o m=-1
+                g_o10 = g_o[receiver_e, 10 * u + i_u]  # 1o m=0
+                g_o11 = g_o[receiver_e, 11 * u + i_u]  # 1o m=+1
+                g_o21 = g_o[receiver_e, 21 * u + i_u]  # 2e m=-2
+                g_o22 = g_o[receiver_e, 22 * u + i_u]  # 2e m=-1
+                g_o23 = g_o[receiver_e, 23 * u + i_u]  # 2e m=0
+                g_o24 = g_o[receiver_e, 24 * u + i_u]  # 2e m=+1
+                g_o25 = g_o[receiver_e, 25 * u + i_u]  # 2e m=+2
+                w0 = w[e, i_u]  # 0e ⊗ 0e → 0e
+                w1 = w[e, u + i_u]  # 0e ⊗ 1o → 1o
+                w3 = w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
+                w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
+                x0 = x[n, i_u]  # 0e m=0
+                x1 = x[n, u + i_u]  # 1o m=-1
+                x2 = x[n, 2 * u + i_u]  # 1o m=0
+                x3 = x[n, 3 * u + i_u]  # 1o m=+1
+                x4 = x[n, 4 * u + i_u]  # 2e m=-2
+                x5 = x[n, 5 * u + i_u]  # 2e m=-1
+                x6 = x[n, 6 * u + i_u]  # 2e m=0
+                x7 = x[n, 7 * u + i_u]  # 2e m=+1
+                x8 = x[n, 8 * u + i_u]  # 2e m=+2
+                t0 = y0 * g_d_x0 + g_d_y0 * x0
+                d_w[e, i_u] = g_o0 * t0  # 0e ⊗ 0e → 0e
+                t41 = y0 * g_d_w0 + g_d_y0 * w0
+                t5 = g_o9 * x1 + g_o10 * x2 + g_o11 * x3
+                t6 = g_d_x1 * g_o9 + g_d_x2 * g_o10 + g_d_x3 * g_o11
+                t20 = g_o21 * x4 + g_o22 * x5 + g_o23 * x6 + g_o24 * x7 + g_o25 * x8
+                t21 = g_d_x4 * g_o21 + g_d_x5 * g_o22 + g_d_x6 * g_o23 + g_d_x7 * g_o24 + g_d_x8 * g_o25
+                t47 = g_d_w0 * x0 + g_d_x0 * w0
+                d_w[e, 3 * u + i_u] = g_d_y0 * t5 + y0 * t6  # 1o ⊗ 0e → 1o
+                d_w[e, 7 * u + i_u] = g_d_y0 * t20 + y0 * t21  # 2e ⊗ 0e → 2e
+                # summed over channels: 0e ⊗ 0e → 0e · 0e m=0 · 0e m=0
+                m72 += g_d_w3 * t5 + g_d_w7 * t20 + g_o0 * t47 + t6 * w3 + t21 * w7
+                t1 = y1 * g_o1 + y2 * g_o2 + y3 * g_o3
+                t2 = g_d_y1 * g_o1 + g_d_y2 * g_o2 + g_d_y3 * g_o3
+                d_w[e, u + i_u] = g_d_x0 * t1 + t2 * x0  # 0e ⊗ 1o → 1o
+                d_x[n, i_u] += g_o0 * t41 + g_d_w1 * t1 + t2 * w1  # 0e m=0
+                t48 = g_d_w1 * x0 + g_d_x0 * w1
+                m73 += g_o1 * t48  # summed over channels: 0e ⊗ 1o → 1o · 1o m=-1 · 0e m=0
+                m79 += g_o2 * t48  # summed over channels: 0e ⊗ 1o → 1o · 1o m=0 · 0e m=0
+                m85 += g_o3 * t48  # summed over channels: 0e ⊗ 1o → 1o · 1o m=+1 · 0e m=0
+            # for each channel: d_w2, ..., m80
+            m91 = zero
+            m96 = zero
+            m101 = zero
+            m109 = zero
+            m114 = zero
+            m74 = zero
+            m80 = zero
+            for i_u in range(u):
+                g_d_w2 = g_d_w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
+                g_d_w3 = g_d_w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
+                g_d_w4 = g_d_w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
+                g_d_x0 = g_d_x[n, i_u]  # 0e m=0
+                g_d_x1 = g_d_x[n, u + i_u]  # 1o m=-1
+                g_d_x2 = g_d_x[n, 2 * u + i_u]  # 1o m=0
+                g_d_x3 = g_d_x[n, 3 * u + i_u]  # 1o m=+1
                 g_o4 = g_o[receiver_e, 4 * u + i_u]  # 2e m=-2
                 g_o5 = g_o[receiver_e, 5 * u + i_u]  # 2e m=-1
                 g_o6 = g_o[receiver_e, 6 * u + i_u]  # 2e m=0
                 g_o7 = g_o[receiver_e, 7 * u + i_u]  # 2e m=+1
                 g_o8 = g_o[receiver_e, 8 * u + i_u]  # 2e m=+2
                 g_o9 = g_o[receiver_e, 9 * u + i_u]  # 1o m=-1
+                g_o10 = g_o[receiver_e, 10 * u + i_u]  # 1o m=0
+                g_o11 = g_o[receiver_e, 11 * u + i_u]  # 1o m=+1
+                g_o12 = g_o[receiver_e, 12 * u + i_u]  # 0e m=0
+                w2 = w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
+                w3 = w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
+                w4 = w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
+                x0 = x[n, i_u]  # 0e m=0
+                x1 = x[n, u + i_u]  # 1o m=-1
+                x2 = x[n, 2 * u + i_u]  # 1o m=0
+                x3 = x[n, 3 * u + i_u]  # 1o m=+1
+                t3 = y4 * g_o4 + y5 * g_o5 + y6 * g_o6 + y7 * g_o7 + y8 * g_o8
+                t4 = g_d_y4 * g_o4 + g_d_y5 * g_o5 + g_d_y6 * g_o6 + g_d_y7 * g_o7 + g_d_y8 * g_o8
+                d_w[e, 2 * u + i_u] = g_d_x0 * t3 + t4 * x0  # 0e ⊗ 2e → 2e
+                d_x[n, i_u] += g_d_w2 * t3 + t4 * w2  # 0e m=0
+                t56 = g_d_w2 * x0 + g_d_x0 * w2
+                m91 += g_o4 * t56  # summed over channels: 0e ⊗ 2e → 2e · 2e m=-2 · 0e m=0
+                m96 += g_o5 * t56  # summed over channels: 0e ⊗ 2e → 2e · 2e m=-1 · 0e m=0
+                m101 += g_o6 * t56  # summed over channels: 0e ⊗ 2e → 2e · 2e m=0 · 0e m=0
+                m109 += g_o7 * t56  # summed over channels: 0e ⊗ 2e → 2e · 2e m=+1 · 0e m=0
+                m114 += g_o8 * t56  # summed over channels: 0e ⊗ 2e → 2e · 2e m=+2 · 0e m=0
+                t42 = y0 * g_d_w3 + g_d_y0 * w3
+                t7 = m0 * g_d_x1 + m1 * g_d_x2 + m2 * g_d_x3 + m3 * x1 + m4 * x2 + m5 * x3
+                d_w[e, 4 * u + i_u] = g_o12 * t7  # 1o ⊗ 1o → 0e
+                p2 = g_d_w4 * g_o12  # 1o ⊗ 1o → 0e · 0e m=0
+                p3 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
+                d_x[n, u + i_u] += g_o9 * t42 + m0 * p2 + m3 * p3  # 1o m=-1
+                d_x[n, 2 * u + i_u] += g_o10 * t42 + m1 * p2 + m4 * p3  # 1o m=0
+                d_x[n, 3 * u + i_u] += g_o11 * t42 + m2 * p2 + m5 * p3  # 1o m=+1
+                t49 = g_d_w4 * x1 + g_d_x1 * w4
+                m74 += g_o12 * t49  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=-1
+                t54 = g_d_w4 * x2 + g_d_x2 * w4
+                m80 += g_o12 * t54  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=0
+            # for each channel: m86, ..., d_x3
+            m86 = zero
+            for i_u in range(u):
+                g_d_w4 = g_d_w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
+                g_d_w5 = g_d_w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
+                g_d_x1 = g_d_x[n, u + i_u]  # 1o m=-1
+                g_d_x2 = g_d_x[n, 2 * u + i_u]  # 1o m=0
+                g_d_x3 = g_d_x[n, 3 * u + i_u]  # 1o m=+1
                 g_o12 = g_o[receiver_e, 12 * u + i_u]  # 0e m=0
                 g_o13 = g_o[receiver_e, 13 * u + i_u]  # 2e m=-2
                 g_o14 = g_o[receiver_e, 14 * u + i_u]  # 2e m=-1
                 g_o15 = g_o[receiver_e, 15 * u + i_u]  # 2e m=0
+                g_o16 = g_o[receiver_e, 16 * u + i_u]  # 2e m=+1
                 g_o17 = g_o[receiver_e, 17 * u + i_u]  # 2e m=+2
-                g_o18 = g_o[receiver_e, 18 * u + i_u]  # 1o m=-1
-                g_o19 = g_o[receiver_e, 19 * u + i_u]  # 1o m=0
-                g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
-                w0 = w[e, i_u]  # 0e ⊗ 0e → 0e
-                w1 = w[e, u + i_u]  # 0e ⊗ 1o → 1o
-                w2 = w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
-                w3 = w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
                 w4 = w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
                 w5 = w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
-                w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-                t2 = y1 * g_o1 + y2 * g_o2 + y3 * g_o3
-                t0 = y4 * g_o4 + y5 * g_o5 + y6 * g_o6 + y7 * g_o7 + y8 * g_o8
-                t4 = y0 * g_d_w0 + g_d_y0 * w0
-                t1 = g_d_y4 * g_o4 + g_d_y5 * g_o5 + g_d_y6 * g_o6 + g_d_y7 * g_o7 + g_d_y8 * g_o8
-                t3 = g_d_y1 * g_o1 + g_d_y2 * g_o2 + g_d_y3 * g_o3
-                d_x[n, i_u] += g_d_w1 * t2 + g_d_w2 * t0 + g_o0 * t4 + t1 * w2 + t3 * w1  # 0e m=0
-                t5 = m1 * g_o13 + m2 * g_o14 - m3 * g_o15 - m4 * g_o17
-                t7 = m5 * g_o18 - m6 * g_o19 - m7 * g_o20
-                t9 = y0 * g_d_w3 + g_d_y0 * w3
-                p6 = g_d_w4 * g_o12  # 1o ⊗ 1o → 0e · 0e m=0
-                p8 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
-                t6 = m12 * g_o13 + m11 * g_o14 - m9 * g_o15 - m10 * g_o17
-                t8 = m15 * g_o18 - m14 * g_o19 - m13 * g_o20
-                d_x[n, u + i_u] += g_d_w5 * t5 - g_d_w6 * t7 + g_o9 * t9 + m0 * p6 + m8 * p8 + t6 * w5 - t8 * w6  # 1o m=-1
-            # for each channel: d_x2, d_x3
+                x1 = x[n, u + i_u]  # 1o m=-1
+                x2 = x[n, 2 * u + i_u]  # 1o m=0
+                x3 = x[n, 3 * u + i_u]  # 1o m=+1
+                t55 = g_d_w4 * x3 + g_d_x3 * w4
+                m86 += g_o12 * t55  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=+1
+                t8 = m6 * g_o13 + m7 * g_o14 - m8 * g_o15 - m9 * g_o17
+                t12 = m9 * g_o14 + m10 * g_o15 + m6 * g_o16
+                t9 = m9 * g_o13 - m11 * g_o15 + m7 * g_o16 + m6 * g_o17
+                t10 = m16 * g_o13 + m14 * g_o14 - m13 * g_o15 - m12 * g_o17
+                t11 = m12 * g_o13 - m17 * g_o15 + m14 * g_o16 + m16 * g_o17
+                t13 = m12 * g_o14 + m15 * g_o15 + m16 * g_o16
+                d_w[e, 5 * u + i_u] = g_d_x1 * t8 + g_d_x2 * t12 + g_d_x3 * t9 + t10 * x1 + t11 * x3 + t13 * x2  # 1o ⊗ 1o → 2e
+                d_x[n, u + i_u] += g_d_w5 * t8 + t10 * w5  # 1o m=-1
+                d_x[n, 2 * u + i_u] += g_d_w5 * t12 + t13 * w5  # 1o m=0
+                d_x[n, 3 * u + i_u] += g_d_w5 * t9 + t11 * w5  # 1o m=+1
+            # for each channel: m75, ..., d_x3
+            m75 = zero
+            m76 = zero
+            m81 = zero
+            m82 = zero
+            m87 = zero
+            m88 = zero
             for i_u in range(u):
-                g_d_w3 = g_d_w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
-                g_d_w4 = g_d_w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
                 g_d_w5 = g_d_w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
                 g_d_w6 = g_d_w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-                g_o10 = g_o[receiver_e, 10 * u + i_u]  # 1o m=0
-                g_o11 = g_o[receiver_e, 11 * u + i_u]  # 1o m=+1
-                g_o12 = g_o[receiver_e, 12 * u + i_u]  # 0e m=0
+                g_d_x1 = g_d_x[n, u + i_u]  # 1o m=-1
+                g_d_x2 = g_d_x[n, 2 * u + i_u]  # 1o m=0
+                g_d_x3 = g_d_x[n, 3 * u + i_u]  # 1o m=+1
                 g_o13 = g_o[receiver_e, 13 * u + i_u]  # 2e m=-2
                 g_o14 = g_o[receiver_e, 14 * u + i_u]  # 2e m=-1
                 g_o15 = g_o[receiver_e, 15 * u + i_u]  # 2e m=0
@@ -983,747 +923,256 @@ def _convolution_vjp_vjp_d_x(n0, n1, y, w, g_o, g_d_y, g_d_w, receiver, sender_o
                 g_o18 = g_o[receiver_e, 18 * u + i_u]  # 1o m=-1
                 g_o19 = g_o[receiver_e, 19 * u + i_u]  # 1o m=0
                 g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
-                w3 = w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
-                w4 = w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
                 w5 = w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
                 w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-                t10 = m4 * g_o14 + m17 * g_o15 + m1 * g_o16
-                t11 = m6 * g_o18 + m18 * g_o19 + m19 * g_o20
-                t9 = y0 * g_d_w3 + g_d_y0 * w3
-                p6 = g_d_w4 * g_o12  # 1o ⊗ 1o → 0e · 0e m=0
-                p8 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
-                t12 = m10 * g_o14 + m21 * g_o15 + m12 * g_o16
-                t13 = m14 * g_o18 + m22 * g_o19 + m23 * g_o20
-                # 1o m=0
-                d_x[n, 2 * u + i_u] += g_d_w5 * t10 + g_d_w6 * t11 + g_o10 * t9 + m16 * p6 + m20 * p8 + t12 * w5 + t13 * w6
-                t14 = m4 * g_o13 - m25 * g_o15 + m2 * g_o16 + m1 * g_o17
-                t16 = m7 * g_o18 + m19 * g_o19 - m26 * g_o20
-                t15 = m10 * g_o13 - m28 * g_o15 + m11 * g_o16 + m12 * g_o17
-                t17 = m13 * g_o18 + m23 * g_o19 - m29 * g_o20
-                # 1o m=+1
-                d_x[n, 3 * u + i_u] += g_d_w5 * t14 + g_d_w6 * t16 + g_o11 * t9 + m24 * p6 + m27 * p8 + t15 * w5 + t17 * w6
-            # for each channel: d_x4, d_x5
+                x1 = x[n, u + i_u]  # 1o m=-1
+                x2 = x[n, 2 * u + i_u]  # 1o m=0
+                x3 = x[n, 3 * u + i_u]  # 1o m=+1
+                t50 = g_d_w5 * x3 + g_d_x3 * w5
+                t52 = g_d_w5 * x2 + g_d_x2 * w5
+                t51 = g_d_w5 * x1 + g_d_x1 * w5
+                m75 += g_o13 * t50 + g_o14 * t52 - g_o17 * t51  # summed over channels: 1o ⊗ 1o → 2e · 2e m=-2 · 1o m=+1
+                m76 += g_o15 * t51  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=-1
+                m81 += g_o14 * t51 + g_o16 * t50  # summed over channels: 1o ⊗ 1o → 2e · 2e m=-1 · 1o m=-1
+                m82 += g_o15 * t52  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=0
+                m87 += g_o13 * t51 + g_o16 * t52 + g_o17 * t50  # summed over channels: 1o ⊗ 1o → 2e · 2e m=-2 · 1o m=-1
+                m88 += g_o15 * t50  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=+1
+                t14 = m18 * g_o18 - m19 * g_o19 - m20 * g_o20
+                t15 = m19 * g_o18 + m21 * g_o19 + m22 * g_o20
+                t16 = m20 * g_o18 + m22 * g_o19 - m23 * g_o20
+                t17 = m26 * g_o18 - m25 * g_o19 - m24 * g_o20
+                t18 = m25 * g_o18 + m27 * g_o19 + m29 * g_o20
+                t19 = m24 * g_o18 + m29 * g_o19 - m28 * g_o20
+                d_w[e, 6 * u + i_u] = -g_d_x1 * t14 + g_d_x2 * t15 + g_d_x3 * t16 - t17 * x1 + t18 * x2 + t19 * x3  # 1o ⊗ 2e → 1o
+                d_x[n, u + i_u] += -g_d_w6 * t14 - t17 * w6  # 1o m=-1
+                d_x[n, 2 * u + i_u] += g_d_w6 * t15 + t18 * w6  # 1o m=0
+                d_x[n, 3 * u + i_u] += g_d_w6 * t16 + t19 * w6  # 1o m=+1
+            # for each channel: m92, ..., d_x7
+            m92 = zero
+            m97 = zero
+            m102 = zero
+            m103 = zero
+            m104 = zero
+            m110 = zero
             for i_u in range(u):
+                g_d_w6 = g_d_w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
                 g_d_w7 = g_d_w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
                 g_d_w8 = g_d_w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-                g_d_w9 = g_d_w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-                g_d_w10 = g_d_w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
+                g_d_x1 = g_d_x[n, u + i_u]  # 1o m=-1
+                g_d_x2 = g_d_x[n, 2 * u + i_u]  # 1o m=0
+                g_d_x3 = g_d_x[n, 3 * u + i_u]  # 1o m=+1
+                g_o18 = g_o[receiver_e, 18 * u + i_u]  # 1o m=-1
+                g_o19 = g_o[receiver_e, 19 * u + i_u]  # 1o m=0
+                g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
                 g_o21 = g_o[receiver_e, 21 * u + i_u]  # 2e m=-2
                 g_o22 = g_o[receiver_e, 22 * u + i_u]  # 2e m=-1
-                g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
-                g_o27 = g_o[receiver_e, 27 * u + i_u]  # 1o m=0
-                g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
-                g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
-                g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
-                g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
-                g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
-                g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
-                g_o34 = g_o[receiver_e, 34 * u + i_u]  # 2e m=+2
-                w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-                w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-                w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-                w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-                t18 = m33 * g_o30 - m34 * g_o31 + m35 * g_o32 - m36 * g_o33
-                t20 = y0 * g_d_w7 + g_d_y0 * w7
-                p2 = g_d_w8 * g_o26  # 2e ⊗ 1o → 1o · 1o m=-1
-                p3 = g_d_w8 * g_o28  # 2e ⊗ 1o → 1o · 1o m=+1
-                p0 = g_d_w9 * g_o29  # 2e ⊗ 2e → 0e · 0e m=0
-                p5 = g_o28 * w8  # 1o m=+1 · 2e ⊗ 1o → 1o
-                p4 = g_o26 * w8  # 1o m=-1 · 2e ⊗ 1o → 1o
-                p1 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
-                t19 = m42 * g_o30 - m43 * g_o31 + m40 * g_o32 - m41 * g_o33
-                d_x[n, 4 * u + i_u] += (  # 2e m=-2
-                    -g_d_w10 * t18 + g_o21 * t20 + m30 * p2 + m31 * p3 + m32 * p0 + m37 * p5 + m38 * p4 + m39 * p1 - t19 * w10
-                )
-                t21 = m34 * g_o30 + m46 * g_o31 + m47 * g_o32 + m48 * g_o33 - m36 * g_o34
-                p7 = g_d_w8 * g_o27  # 2e ⊗ 1o → 1o · 1o m=0
-                p9 = g_o27 * w8  # 1o m=0 · 2e ⊗ 1o → 1o
-                t22 = m43 * g_o30 + m53 * g_o31 + m52 * g_o32 + m50 * g_o33 - m41 * g_o34
-                d_x[n, 5 * u + i_u] += (  # 2e m=-1
-                    g_d_w10 * t21 + g_o22 * t20 + m31 * p7 + m37 * p9 + m44 * p2 + m45 * p0 + m49 * p4 + m51 * p1 + t22 * w10
-                )
-            # for each channel: d_x6
-            for i_u in range(u):
-                g_d_w7 = g_d_w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-                g_d_w8 = g_d_w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-                g_d_w9 = g_d_w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-                g_d_w10 = g_d_w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
                 g_o23 = g_o[receiver_e, 23 * u + i_u]  # 2e m=0
-                g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
-                g_o27 = g_o[receiver_e, 27 * u + i_u]  # 1o m=0
-                g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
-                g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
-                g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
-                g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
-                g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
-                g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
-                g_o34 = g_o[receiver_e, 34 * u + i_u]  # 2e m=+2
-                w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-                w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-                w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-                w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-                t23 = m35 * g_o30 - m47 * g_o31 - m33 * g_o32 - m58 * g_o33 + m59 * g_o34
-                t20 = y0 * g_d_w7 + g_d_y0 * w7
-                p2 = g_d_w8 * g_o26  # 2e ⊗ 1o → 1o · 1o m=-1
-                p7 = g_d_w8 * g_o27  # 2e ⊗ 1o → 1o · 1o m=0
-                p3 = g_d_w8 * g_o28  # 2e ⊗ 1o → 1o · 1o m=+1
-                p0 = g_d_w9 * g_o29  # 2e ⊗ 2e → 0e · 0e m=0
-                p4 = g_o26 * w8  # 1o m=-1 · 2e ⊗ 1o → 1o
-                p9 = g_o27 * w8  # 1o m=0 · 2e ⊗ 1o → 1o
-                p5 = g_o28 * w8  # 1o m=+1 · 2e ⊗ 1o → 1o
-                p1 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
-                t24 = m40 * g_o30 - m52 * g_o31 - m42 * g_o32 - m64 * g_o33 + m65 * g_o34
-                d_x[n, 6 * u + i_u] += (  # 2e m=0
-                    -g_d_w10 * t23 + g_o23 * t20 - m54 * p2 + m55 * p7 - m56 * p3 + m57 * p0 - m60 * p4 + m61 * p9 - m62 * p5
-                    + m63 * p1 - t24 * w10
-                )
-            # for each channel: d_x7, d_x8
-            for i_u in range(u):
-                g_d_w7 = g_d_w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-                g_d_w8 = g_d_w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-                g_d_w9 = g_d_w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-                g_d_w10 = g_d_w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
                 g_o24 = g_o[receiver_e, 24 * u + i_u]  # 2e m=+1
                 g_o25 = g_o[receiver_e, 25 * u + i_u]  # 2e m=+2
                 g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
                 g_o27 = g_o[receiver_e, 27 * u + i_u]  # 1o m=0
                 g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
+                w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
+                w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
+                w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
+                x1 = x[n, u + i_u]  # 1o m=-1
+                x2 = x[n, 2 * u + i_u]  # 1o m=0
+                x3 = x[n, 3 * u + i_u]  # 1o m=+1
+                t57 = g_d_w6 * x3 + g_d_x3 * w6
+                t58 = g_d_w6 * x1 + g_d_x1 * w6
+                t64 = g_d_w6 * x2 + g_d_x2 * w6
+                m92 += g_o18 * t57 + g_o20 * t58  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=+1
+                m97 += g_o18 * t64 + g_o19 * t58  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=0
+                m102 += g_o18 * t58  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=-1
+                m103 += g_o19 * t64  # summed over channels: 1o ⊗ 2e → 1o · 1o m=0 · 1o m=0
+                m104 += g_o20 * t57  # summed over channels: 1o ⊗ 2e → 1o · 1o m=+1 · 1o m=+1
+                m110 += g_o19 * t57 + g_o20 * t64  # summed over channels: 1o ⊗ 2e → 1o · 1o m=0 · 1o m=+1
+                t43 = y0 * g_d_w7 + g_d_y0 * w7
+                d_x[n, 6 * u + i_u] += g_o23 * t43  # 2e m=0
+                t44 = m30 * g_d_w8 + m40 * w8
+                t45 = m31 * g_d_w8 + m37 * w8
+                d_x[n, 4 * u + i_u] += g_o21 * t43 + g_o26 * t44 + g_o28 * t45  # 2e m=-2
+                d_x[n, 8 * u + i_u] += g_o25 * t43 + g_o28 * t44 - g_o26 * t45  # 2e m=+2
+                t46 = m32 * g_d_w8 + m38 * w8
+                d_x[n, 5 * u + i_u] += g_o22 * t43 + g_o27 * t45 + g_o26 * t46  # 2e m=-1
+                d_x[n, 7 * u + i_u] += g_o24 * t43 + g_o27 * t44 + g_o28 * t46  # 2e m=+1
+            # for each channel: d_w8, ..., m90
+            m78 = zero
+            m83 = zero
+            m89 = zero
+            m77 = zero
+            m84 = zero
+            m90 = zero
+            for i_u in range(u):
+                g_d_w8 = g_d_w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
+                g_d_x4 = g_d_x[n, 4 * u + i_u]  # 2e m=-2
+                g_d_x5 = g_d_x[n, 5 * u + i_u]  # 2e m=-1
+                g_d_x6 = g_d_x[n, 6 * u + i_u]  # 2e m=0
+                g_d_x7 = g_d_x[n, 7 * u + i_u]  # 2e m=+1
+                g_d_x8 = g_d_x[n, 8 * u + i_u]  # 2e m=+2
+                g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
+                g_o27 = g_o[receiver_e, 27 * u + i_u]  # 1o m=0
+                g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
+                w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
+                x4 = x[n, 4 * u + i_u]  # 2e m=-2
+                x5 = x[n, 5 * u + i_u]  # 2e m=-1
+                x6 = x[n, 6 * u + i_u]  # 2e m=0
+                x7 = x[n, 7 * u + i_u]  # 2e m=+1
+                x8 = x[n, 8 * u + i_u]  # 2e m=+2
+                t22 = m33 * g_o26 - m34 * g_o27 + m35 * g_o28
+                t24 = g_d_x4 * g_o26 + g_d_x7 * g_o27 + g_d_x8 * g_o28
+                t25 = g_d_x4 * g_o28 + g_d_x5 * g_o27 - g_d_x8 * g_o26
+                t28 = g_d_x5 * g_o26 + g_d_x7 * g_o28
+                t26 = g_o26 * x8 - g_o27 * x5 - g_o28 * x4
+                t29 = g_o26 * x5 + g_o28 * x7
+                t27 = g_o26 * x4 + g_o27 * x7 + g_o28 * x8
+                t23 = m36 * g_o26 - m39 * g_o27 + m41 * g_o28
+                d_w[e, 8 * u + i_u] = (  # 2e ⊗ 1o → 1o
+                    -g_d_x6 * t22 + m30 * t24 + m31 * t25 + m32 * t28 - m37 * t26 + m38 * t29 + m40 * t27 - t23 * x6
+                )
+                d_x[n, 6 * u + i_u] += -g_d_w8 * t22 - t23 * w8  # 2e m=0
+                m78 += g_d_w8 * t26 - t25 * w8  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=+2
+                m83 += g_d_w8 * t29 + t28 * w8  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=-1
+                m89 += g_d_w8 * t27 + t24 * w8  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=-2
+                t53 = g_d_w8 * x6 + g_d_x6 * w8
+                m77 += g_o26 * t53  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=0
+                m84 += g_o27 * t53  # summed over channels: 2e ⊗ 1o → 1o · 1o m=0 · 2e m=0
+                m90 += g_o28 * t53  # summed over channels: 2e ⊗ 1o → 1o · 1o m=+1 · 2e m=0
+            # for each channel: d_w9, ..., m115
+            m93 = zero
+            m98 = zero
+            m105 = zero
+            m111 = zero
+            m115 = zero
+            for i_u in range(u):
+                g_d_w9 = g_d_w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
+                g_d_x4 = g_d_x[n, 4 * u + i_u]  # 2e m=-2
+                g_d_x5 = g_d_x[n, 5 * u + i_u]  # 2e m=-1
+                g_d_x6 = g_d_x[n, 6 * u + i_u]  # 2e m=0
+                g_d_x7 = g_d_x[n, 7 * u + i_u]  # 2e m=+1
+                g_d_x8 = g_d_x[n, 8 * u + i_u]  # 2e m=+2
                 g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
+                w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
+                x4 = x[n, 4 * u + i_u]  # 2e m=-2
+                x5 = x[n, 5 * u + i_u]  # 2e m=-1
+                x6 = x[n, 6 * u + i_u]  # 2e m=0
+                x7 = x[n, 7 * u + i_u]  # 2e m=+1
+                x8 = x[n, 8 * u + i_u]  # 2e m=+2
+                t30 = (
+                    m42 * g_d_x4 + m43 * g_d_x5 + m44 * g_d_x6 + m45 * g_d_x7 + m46 * g_d_x8 + m47 * x4 + m48 * x5 + m49 * x6
+                    + m50 * x7 + m51 * x8
+                )
+                d_w[e, 9 * u + i_u] = g_o29 * t30  # 2e ⊗ 2e → 0e
+                p0 = g_d_w9 * g_o29  # 2e ⊗ 2e → 0e · 0e m=0
+                p1 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
+                d_x[n, 4 * u + i_u] += m42 * p0 + m47 * p1  # 2e m=-2
+                d_x[n, 5 * u + i_u] += m43 * p0 + m48 * p1  # 2e m=-1
+                d_x[n, 6 * u + i_u] += m44 * p0 + m49 * p1  # 2e m=0
+                d_x[n, 7 * u + i_u] += m45 * p0 + m50 * p1  # 2e m=+1
+                d_x[n, 8 * u + i_u] += m46 * p0 + m51 * p1  # 2e m=+2
+                t59 = g_d_w9 * x4 + g_d_x4 * w9
+                m93 += g_o29 * t59  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=-2
+                t65 = g_d_w9 * x5 + g_d_x5 * w9
+                m98 += g_o29 * t65  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=-1
+                t67 = g_d_w9 * x6 + g_d_x6 * w9
+                m105 += g_o29 * t67  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=0
+                t68 = g_d_w9 * x7 + g_d_x7 * w9
+                m111 += g_o29 * t68  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=+1
+                t69 = g_d_w9 * x8 + g_d_x8 * w9
+                m115 += g_o29 * t69  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=+2
+            # for each channel: d_w10, ..., d_x8
+            for i_u in range(u):
+                g_d_w10 = g_d_w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
+                g_d_x4 = g_d_x[n, 4 * u + i_u]  # 2e m=-2
+                g_d_x5 = g_d_x[n, 5 * u + i_u]  # 2e m=-1
+                g_d_x6 = g_d_x[n, 6 * u + i_u]  # 2e m=0
+                g_d_x7 = g_d_x[n, 7 * u + i_u]  # 2e m=+1
+                g_d_x8 = g_d_x[n, 8 * u + i_u]  # 2e m=+2
                 g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
                 g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
                 g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
                 g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
                 g_o34 = g_o[receiver_e, 34 * u + i_u]  # 2e m=+2
-                w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-                w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-                w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
                 w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-                t25 = m36 * g_o30 + m48 * g_o31 + m58 * g_o32 + m67 * g_o33 + m34 * g_o34
-                t20 = y0 * g_d_w7 + g_d_y0 * w7
-                p7 = g_d_w8 * g_o27  # 2e ⊗ 1o → 1o · 1o m=0
-                p9 = g_o27 * w8  # 1o m=0 · 2e ⊗ 1o → 1o
-                p3 = g_d_w8 * g_o28  # 2e ⊗ 1o → 1o · 1o m=+1
-                p5 = g_o28 * w8  # 1o m=+1 · 2e ⊗ 1o → 1o
-                p0 = g_d_w9 * g_o29  # 2e ⊗ 2e → 0e · 0e m=0
-                p1 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
-                t26 = m41 * g_o30 + m50 * g_o31 + m64 * g_o32 + m68 * g_o33 + m43 * g_o34
-                d_x[n, 7 * u + i_u] += (  # 2e m=+1
-                    g_d_w10 * t25 + g_o24 * t20 + m30 * p7 + m38 * p9 + m44 * p3 + m49 * p5 + m66 * p0 + m69 * p1 + t26 * w10
+                x4 = x[n, 4 * u + i_u]  # 2e m=-2
+                x5 = x[n, 5 * u + i_u]  # 2e m=-1
+                x6 = x[n, 6 * u + i_u]  # 2e m=0
+                x7 = x[n, 7 * u + i_u]  # 2e m=+1
+                x8 = x[n, 8 * u + i_u]  # 2e m=+2
+                t37 = m52 * g_o30 - m53 * g_o31 + m54 * g_o32 - m55 * g_o33
+                t31 = m53 * g_o30 + m56 * g_o31 + m57 * g_o32 + m58 * g_o33 - m55 * g_o34
+                t32 = m54 * g_o30 - m57 * g_o31 - m52 * g_o32 - m59 * g_o33 + m60 * g_o34
+                t33 = m55 * g_o30 + m58 * g_o31 + m59 * g_o32 + m61 * g_o33 + m53 * g_o34
+                t38 = m55 * g_o31 + m60 * g_o32 - m53 * g_o33 + m52 * g_o34
+                t34 = m69 * g_o30 + m67 * g_o31 + m65 * g_o32 + m63 * g_o33 - m64 * g_o34
+                t35 = m62 * g_o30 - m65 * g_o31 - m66 * g_o32 - m70 * g_o33 + m71 * g_o34
+                t36 = m64 * g_o30 + m63 * g_o31 + m70 * g_o32 + m68 * g_o33 + m69 * g_o34
+                t39 = m66 * g_o30 - m69 * g_o31 + m62 * g_o32 - m64 * g_o33
+                t40 = m64 * g_o31 + m71 * g_o32 - m69 * g_o33 + m66 * g_o34
+                d_w[e, 10 * u + i_u] = (  # 2e ⊗ 2e → 2e
+                    -g_d_x4 * t37 + g_d_x5 * t31 - g_d_x6 * t32 + g_d_x7 * t33 - g_d_x8 * t38 + t34 * x5 - t35 * x6 + t36 * x7
+                    - t39 * x4 - t40 * x8
                 )
-                t27 = m36 * g_o31 + m59 * g_o32 - m34 * g_o33 + m33 * g_o34
-                p2 = g_d_w8 * g_o26  # 2e ⊗ 1o → 1o · 1o m=-1
-                p4 = g_o26 * w8  # 1o m=-1 · 2e ⊗ 1o → 1o
-                t28 = m41 * g_o31 + m65 * g_o32 - m43 * g_o33 + m42 * g_o34
-                d_x[n, 8 * u + i_u] += (  # 2e m=+2
-                    -g_d_w10 * t27 + g_o25 * t20 + m30 * p3 - m31 * p2 - m37 * p4 + m38 * p5 + m70 * p0 + m71 * p1 - t28 * w10
-                )
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
-def _convolution_vjp_vjp_d_y_d_w(n0, n1, x, y, w, g_o, g_d_x, g_d_y, g_d_w, sender, receiver, u, d_y, d_w):
-    real = x.dtype.type
-    zero = real(0.0)
-    C0 = real(0.2672612419124244)  # √14/14
-    C1 = real(0.31622776601683794)  # √10/10
-    C2 = real(0.408248290463863)  # √6/6
-    C3 = real(0.4472135954999579)  # √5/5
-    C4 = real(0.4629100498862757)  # √42/14
-    C5 = real(0.5345224838248488)  # √14/7
-    C6 = real(0.5477225575051661)  # √30/10
-    C7 = real(0.5773502691896257)  # √3/3
-    C8 = real(0.6324555320336759)  # √10/5
-    C9 = real(0.7071067811865476)  # √2/2
-    C10 = real(0.816496580927726)  # √6/3
-    for n in range(n0, n1):
-        e = n
-        sender_e = sender[e]
-        receiver_e = receiver[e]
-        g_d_y0 = g_d_y[e, 0]  # 0e m=0
-        g_d_y1 = g_d_y[e, 1]  # 1o m=-1
-        g_d_y2 = g_d_y[e, 2]  # 1o m=0
-        g_d_y3 = g_d_y[e, 3]  # 1o m=+1
-        g_d_y4 = g_d_y[e, 4]  # 2e m=-2
-        g_d_y5 = g_d_y[e, 5]  # 2e m=-1
-        g_d_y6 = g_d_y[e, 6]  # 2e m=0
-        g_d_y7 = g_d_y[e, 7]  # 2e m=+1
-        g_d_y8 = g_d_y[e, 8]  # 2e m=+2
-        y0 = y[e, 0]  # 0e m=0
-        y1 = y[e, 1]  # 1o m=-1
-        y2 = y[e, 2]  # 1o m=0
-        y3 = y[e, 3]  # 1o m=+1
-        y4 = y[e, 4]  # 2e m=-2
-        y5 = y[e, 5]  # 2e m=-1
-        y6 = y[e, 6]  # 2e m=0
-        y7 = y[e, 7]  # 2e m=+1
-        y8 = y[e, 8]  # 2e m=+2
-        m0 = C7 * y1  # 1o m=-1 · 0e m=0 → 1o ⊗ 1o → 0e
-        m1 = C7 * y2  # 1o m=0 · 0e m=0 → 1o ⊗ 1o → 0e
-        m2 = C7 * y3  # 1o m=+1 · 0e m=0 → 1o ⊗ 1o → 0e
-        m3 = C7 * g_d_y1  # 0e m=0 · 1o m=-1 → 1o ⊗ 1o → 0e
-        m4 = C7 * g_d_y2  # 0e m=0 · 1o m=0 → 1o ⊗ 1o → 0e
-        m5 = C7 * g_d_y3  # 0e m=0 · 1o m=+1 → 1o ⊗ 1o → 0e
-        m6 = C9 * y3  # 1o m=-1 · 2e m=-2 → 1o ⊗ 1o → 2e
-        m9 = C9 * y1  # 1o m=-1 · 2e m=+2 → 1o ⊗ 1o → 2e
-        m12 = C9 * g_d_y1  # 2e m=-2 · 1o m=+1 → 1o ⊗ 1o → 2e
-        m16 = C9 * g_d_y3  # 2e m=-2 · 1o m=-1 → 1o ⊗ 1o → 2e
-        m7 = C9 * y2  # 1o m=-1 · 2e m=-1 → 1o ⊗ 1o → 2e
-        m14 = C9 * g_d_y2  # 2e m=-1 · 1o m=-1 → 1o ⊗ 1o → 2e
-        m8 = C2 * y1  # 1o m=-1 · 2e m=0 → 1o ⊗ 1o → 2e
-        m10 = C10 * y2  # 1o m=0 · 2e m=0 → 1o ⊗ 1o → 2e
-        m11 = C2 * y3  # 1o m=+1 · 2e m=0 → 1o ⊗ 1o → 2e
-        m13 = C2 * g_d_y1  # 2e m=0 · 1o m=-1 → 1o ⊗ 1o → 2e
-        m15 = C10 * g_d_y2  # 2e m=0 · 1o m=0 → 1o ⊗ 1o → 2e
-        m17 = C2 * g_d_y3  # 2e m=0 · 1o m=+1 → 1o ⊗ 1o → 2e
-        m18 = C1 * y6 + C6 * y8  # 1o m=-1 · 1o m=-1 → 1o ⊗ 2e → 1o
-        m19 = C6 * y5  # 1o m=-1 · 1o m=0 → 1o ⊗ 2e → 1o
-        m20 = C6 * y4  # 1o m=-1 · 1o m=+1 → 1o ⊗ 2e → 1o
-        m24 = C6 * g_d_y4  # 1o m=-1 · 1o m=+1 → 1o ⊗ 2e → 1o
-        m25 = C6 * g_d_y5  # 1o m=-1 · 1o m=0 → 1o ⊗ 2e → 1o
-        m26 = C1 * g_d_y6 + C6 * g_d_y8  # 1o m=-1 · 1o m=-1 → 1o ⊗ 2e → 1o
-        m21 = C8 * y6  # 1o m=0 · 1o m=0 → 1o ⊗ 2e → 1o
-        m22 = C6 * y7  # 1o m=0 · 1o m=+1 → 1o ⊗ 2e → 1o
-        m27 = C8 * g_d_y6  # 1o m=0 · 1o m=0 → 1o ⊗ 2e → 1o
-        m29 = C6 * g_d_y7  # 1o m=0 · 1o m=+1 → 1o ⊗ 2e → 1o
-        m23 = C1 * y6 - C6 * y8  # 1o m=+1 · 1o m=+1 → 1o ⊗ 2e → 1o
-        m28 = C1 * g_d_y6 - C6 * g_d_y8  # 1o m=+1 · 1o m=+1 → 1o ⊗ 2e → 1o
-        m30 = C6 * y3  # 2e m=-2 · 1o m=-1 → 2e ⊗ 1o → 1o
-        m32 = C6 * y2  # 2e m=-1 · 1o m=-1 → 2e ⊗ 1o → 1o
-        m33 = C1 * y1  # 2e m=0 · 1o m=-1 → 2e ⊗ 1o → 1o
-        m31 = C6 * y1  # 2e m=-2 · 1o m=+1 → 2e ⊗ 1o → 1o
-        m36 = C1 * g_d_y1  # 1o m=-1 · 2e m=0 → 2e ⊗ 1o → 1o
-        m37 = C6 * g_d_y1  # 1o m=-1 · 2e m=+2 → 2e ⊗ 1o → 1o
-        m38 = C6 * g_d_y2  # 1o m=-1 · 2e m=-1 → 2e ⊗ 1o → 1o
-        m40 = C6 * g_d_y3  # 1o m=-1 · 2e m=-2 → 2e ⊗ 1o → 1o
-        m34 = C8 * y2  # 2e m=0 · 1o m=0 → 2e ⊗ 1o → 1o
-        m39 = C8 * g_d_y2  # 1o m=0 · 2e m=0 → 2e ⊗ 1o → 1o
-        m35 = C1 * y3  # 2e m=0 · 1o m=+1 → 2e ⊗ 1o → 1o
-        m41 = C1 * g_d_y3  # 1o m=+1 · 2e m=0 → 2e ⊗ 1o → 1o
-        m42 = C3 * y4  # 2e m=-2 · 0e m=0 → 2e ⊗ 2e → 0e
-        m43 = C3 * y5  # 2e m=-1 · 0e m=0 → 2e ⊗ 2e → 0e
-        m44 = C3 * y6  # 2e m=0 · 0e m=0 → 2e ⊗ 2e → 0e
-        m45 = C3 * y7  # 2e m=+1 · 0e m=0 → 2e ⊗ 2e → 0e
-        m46 = C3 * y8  # 2e m=+2 · 0e m=0 → 2e ⊗ 2e → 0e
-        m47 = C3 * g_d_y4  # 0e m=0 · 2e m=-2 → 2e ⊗ 2e → 0e
-        m48 = C3 * g_d_y5  # 0e m=0 · 2e m=-1 → 2e ⊗ 2e → 0e
-        m49 = C3 * g_d_y6  # 0e m=0 · 2e m=0 → 2e ⊗ 2e → 0e
-        m50 = C3 * g_d_y7  # 0e m=0 · 2e m=+1 → 2e ⊗ 2e → 0e
-        m51 = C3 * g_d_y8  # 0e m=0 · 2e m=+2 → 2e ⊗ 2e → 0e
-        m52 = C5 * y6  # 2e m=-2 · 2e m=-2 → 2e ⊗ 2e → 2e
-        m53 = C4 * y7  # 2e m=-2 · 2e m=-1 → 2e ⊗ 2e → 2e
-        m54 = C5 * y4  # 2e m=-2 · 2e m=0 → 2e ⊗ 2e → 2e
-        m55 = C4 * y5  # 2e m=-2 · 2e m=+1 → 2e ⊗ 2e → 2e
-        m62 = C5 * g_d_y4  # 2e m=-2 · 2e m=0 → 2e ⊗ 2e → 2e
-        m64 = C4 * g_d_y5  # 2e m=-2 · 2e m=+1 → 2e ⊗ 2e → 2e
-        m66 = C5 * g_d_y6  # 2e m=-2 · 2e m=-2 → 2e ⊗ 2e → 2e
-        m69 = C4 * g_d_y7  # 2e m=-2 · 2e m=-1 → 2e ⊗ 2e → 2e
-        m56 = C0 * y6 - C4 * y8  # 2e m=-1 · 2e m=-1 → 2e ⊗ 2e → 2e
-        m57 = C0 * y5  # 2e m=-1 · 2e m=0 → 2e ⊗ 2e → 2e
-        m58 = C4 * y4  # 2e m=-1 · 2e m=+1 → 2e ⊗ 2e → 2e
-        m63 = C4 * g_d_y4  # 2e m=-1 · 2e m=+1 → 2e ⊗ 2e → 2e
-        m65 = C0 * g_d_y5  # 2e m=-1 · 2e m=0 → 2e ⊗ 2e → 2e
-        m67 = C0 * g_d_y6 - C4 * g_d_y8  # 2e m=-1 · 2e m=-1 → 2e ⊗ 2e → 2e
-        m59 = C0 * y7  # 2e m=0 · 2e m=+1 → 2e ⊗ 2e → 2e
-        m60 = C5 * y8  # 2e m=0 · 2e m=+2 → 2e ⊗ 2e → 2e
-        m70 = C0 * g_d_y7  # 2e m=0 · 2e m=+1 → 2e ⊗ 2e → 2e
-        m71 = C5 * g_d_y8  # 2e m=0 · 2e m=+2 → 2e ⊗ 2e → 2e
-        m61 = C0 * y6 + C4 * y8  # 2e m=+1 · 2e m=+1 → 2e ⊗ 2e → 2e
-        m68 = C0 * g_d_y6 + C4 * g_d_y8  # 2e m=+1 · 2e m=+1 → 2e ⊗ 2e → 2e
-        # for each channel: d_w0, ..., d_w4
-        for i_u in range(u):
-            g_d_x0 = g_d_x[sender_e, i_u]  # 0e m=0
-            g_d_x1 = g_d_x[sender_e, u + i_u]  # 1o m=-1
-            g_d_x2 = g_d_x[sender_e, 2 * u + i_u]  # 1o m=0
-            g_d_x3 = g_d_x[sender_e, 3 * u + i_u]  # 1o m=+1
-            g_o0 = g_o[receiver_e, i_u]  # 0e m=0
-            g_o1 = g_o[receiver_e, u + i_u]  # 1o m=-1
-            g_o2 = g_o[receiver_e, 2 * u + i_u]  # 1o m=0
-            g_o3 = g_o[receiver_e, 3 * u + i_u]  # 1o m=+1
-            g_o4 = g_o[receiver_e, 4 * u + i_u]  # 2e m=-2
-            g_o5 = g_o[receiver_e, 5 * u + i_u]  # 2e m=-1
-            g_o6 = g_o[receiver_e, 6 * u + i_u]  # 2e m=0
-            g_o7 = g_o[receiver_e, 7 * u + i_u]  # 2e m=+1
-            g_o8 = g_o[receiver_e, 8 * u + i_u]  # 2e m=+2
-            g_o9 = g_o[receiver_e, 9 * u + i_u]  # 1o m=-1
-            g_o10 = g_o[receiver_e, 10 * u + i_u]  # 1o m=0
-            g_o11 = g_o[receiver_e, 11 * u + i_u]  # 1o m=+1
-            g_o12 = g_o[receiver_e, 12 * u + i_u]  # 0e m=0
-            x0 = x[sender_e, i_u]  # 0e m=0
-            x1 = x[sender_e, u + i_u]  # 1o m=-1
-            x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-            x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-            t0 = y0 * g_d_x0 + g_d_y0 * x0
-            d_w[e, i_u] = g_o0 * t0  # 0e ⊗ 0e → 0e
-            t1 = y1 * g_o1 + y2 * g_o2 + y3 * g_o3
-            t2 = g_d_y1 * g_o1 + g_d_y2 * g_o2 + g_d_y3 * g_o3
-            d_w[e, u + i_u] = g_d_x0 * t1 + t2 * x0  # 0e ⊗ 1o → 1o
-            t3 = y4 * g_o4 + y5 * g_o5 + y6 * g_o6 + y7 * g_o7 + y8 * g_o8
-            t4 = g_d_y4 * g_o4 + g_d_y5 * g_o5 + g_d_y6 * g_o6 + g_d_y7 * g_o7 + g_d_y8 * g_o8
-            d_w[e, 2 * u + i_u] = g_d_x0 * t3 + t4 * x0  # 0e ⊗ 2e → 2e
-            t5 = g_o9 * x1 + g_o10 * x2 + g_o11 * x3
-            t6 = g_d_x1 * g_o9 + g_d_x2 * g_o10 + g_d_x3 * g_o11
-            d_w[e, 3 * u + i_u] = g_d_y0 * t5 + y0 * t6  # 1o ⊗ 0e → 1o
-            t7 = m0 * g_d_x1 + m1 * g_d_x2 + m2 * g_d_x3 + m3 * x1 + m4 * x2 + m5 * x3
-            d_w[e, 4 * u + i_u] = g_o12 * t7  # 1o ⊗ 1o → 0e
-        # for each channel: d_w5, d_w6
-        for i_u in range(u):
-            g_d_x1 = g_d_x[sender_e, u + i_u]  # 1o m=-1
-            g_d_x2 = g_d_x[sender_e, 2 * u + i_u]  # 1o m=0
-            g_d_x3 = g_d_x[sender_e, 3 * u + i_u]  # 1o m=+1
-            g_o13 = g_o[receiver_e, 13 * u + i_u]  # 2e m=-2
-            g_o14 = g_o[receiver_e, 14 * u + i_u]  # 2e m=-1
-            g_o15 = g_o[receiver_e, 15 * u + i_u]  # 2e m=0
-            g_o16 = g_o[receiver_e, 16 * u + i_u]  # 2e m=+1
-            g_o17 = g_o[receiver_e, 17 * u + i_u]  # 2e m=+2
-            g_o18 = g_o[receiver_e, 18 * u + i_u]  # 1o m=-1
-            g_o19 = g_o[receiver_e, 19 * u + i_u]  # 1o m=0
-            g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
-            x1 = x[sender_e, u + i_u]  # 1o m=-1
-            x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-            x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-            t9 = m6 * g_d_x1 + m9 * g_d_x3 + m12 * x3 + m16 * x1
-            t10 = m7 * g_d_x1 + m9 * g_d_x2 + m12 * x2 + m14 * x1
-            t8 = m8 * g_d_x1 - m10 * g_d_x2 + m11 * g_d_x3 + m13 * x1 - m15 * x2 + m17 * x3
-            t11 = m6 * g_d_x2 + m7 * g_d_x3 + m14 * x3 + m16 * x2
-            t12 = m9 * g_d_x1 - m6 * g_d_x3 + m12 * x1 - m16 * x3
-            d_w[e, 5 * u + i_u] = g_o13 * t9 + g_o14 * t10 - g_o15 * t8 + g_o16 * t11 - g_o17 * t12  # 1o ⊗ 1o → 2e
-            t13 = m18 * g_d_x1 - m19 * g_d_x2 - m20 * g_d_x3 - m24 * x3 - m25 * x2 + m26 * x1
-            t14 = m19 * g_d_x1 + m21 * g_d_x2 + m22 * g_d_x3 + m25 * x1 + m27 * x2 + m29 * x3
-            t15 = m20 * g_d_x1 + m22 * g_d_x2 - m23 * g_d_x3 + m24 * x1 - m28 * x3 + m29 * x2
-            d_w[e, 6 * u + i_u] = -g_o18 * t13 + g_o19 * t14 + g_o20 * t15  # 1o ⊗ 2e → 1o
-        # for each channel: d_w7, d_w8, d_w9
-        for i_u in range(u):
-            g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
-            g_d_x5 = g_d_x[sender_e, 5 * u + i_u]  # 2e m=-1
-            g_d_x6 = g_d_x[sender_e, 6 * u + i_u]  # 2e m=0
-            g_d_x7 = g_d_x[sender_e, 7 * u + i_u]  # 2e m=+1
-            g_d_x8 = g_d_x[sender_e, 8 * u + i_u]  # 2e m=+2
-            g_o21 = g_o[receiver_e, 21 * u + i_u]  # 2e m=-2
-            g_o22 = g_o[receiver_e, 22 * u + i_u]  # 2e m=-1
-            g_o23 = g_o[receiver_e, 23 * u + i_u]  # 2e m=0
-            g_o24 = g_o[receiver_e, 24 * u + i_u]  # 2e m=+1
-            g_o25 = g_o[receiver_e, 25 * u + i_u]  # 2e m=+2
-            g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
-            g_o27 = g_o[receiver_e, 27 * u + i_u]  # 1o m=0
-            g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
-            g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
-            x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-            x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-            x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
-            x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
-            x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-            t16 = g_o21 * x4 + g_o22 * x5 + g_o23 * x6 + g_o24 * x7 + g_o25 * x8
-            t17 = g_d_x4 * g_o21 + g_d_x5 * g_o22 + g_d_x6 * g_o23 + g_d_x7 * g_o24 + g_d_x8 * g_o25
-            d_w[e, 7 * u + i_u] = g_d_y0 * t16 + y0 * t17  # 2e ⊗ 0e → 2e
-            t18 = m30 * g_d_x4 + m32 * g_d_x5 - m33 * g_d_x6 - m31 * g_d_x8 - m36 * x6 - m37 * x8 + m38 * x5 + m40 * x4
-            t20 = m31 * g_d_x5 + m34 * g_d_x6 + m30 * g_d_x7 + m37 * x5 + m39 * x6 + m40 * x7
-            t19 = m31 * g_d_x4 - m35 * g_d_x6 + m32 * g_d_x7 + m30 * g_d_x8 + m37 * x4 + m38 * x7 + m40 * x8 - m41 * x6
-            d_w[e, 8 * u + i_u] = g_o26 * t18 + g_o27 * t20 + g_o28 * t19  # 2e ⊗ 1o → 1o
-            t21 = (
-                m42 * g_d_x4 + m43 * g_d_x5 + m44 * g_d_x6 + m45 * g_d_x7 + m46 * g_d_x8 + m47 * x4 + m48 * x5 + m49 * x6
-                + m50 * x7 + m51 * x8
-            )
-            d_w[e, 9 * u + i_u] = g_o29 * t21  # 2e ⊗ 2e → 0e
-        # for each channel: d_w10
-        for i_u in range(u):
-            g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
-            g_d_x5 = g_d_x[sender_e, 5 * u + i_u]  # 2e m=-1
-            g_d_x6 = g_d_x[sender_e, 6 * u + i_u]  # 2e m=0
-            g_d_x7 = g_d_x[sender_e, 7 * u + i_u]  # 2e m=+1
-            g_d_x8 = g_d_x[sender_e, 8 * u + i_u]  # 2e m=+2
-            g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
-            g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
-            g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
-            g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
-            g_o34 = g_o[receiver_e, 34 * u + i_u]  # 2e m=+2
-            x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-            x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-            x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
-            x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
-            x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-            t25 = m52 * g_d_x4 - m53 * g_d_x5 + m54 * g_d_x6 - m55 * g_d_x7 + m62 * x6 - m64 * x7 + m66 * x4 - m69 * x5
-            t22 = (
-                m53 * g_d_x4 + m56 * g_d_x5 + m57 * g_d_x6 + m58 * g_d_x7 - m55 * g_d_x8 + m63 * x7 - m64 * x8 + m65 * x6
-                + m67 * x5 + m69 * x4
-            )
-            t23 = (
-                m54 * g_d_x4 - m57 * g_d_x5 - m52 * g_d_x6 - m59 * g_d_x7 + m60 * g_d_x8 + m62 * x4 - m65 * x5 - m66 * x6
-                - m70 * x7 + m71 * x8
-            )
-            t24 = (
-                m55 * g_d_x4 + m58 * g_d_x5 + m59 * g_d_x6 + m61 * g_d_x7 + m53 * g_d_x8 + m63 * x5 + m64 * x4 + m68 * x7
-                + m69 * x8 + m70 * x6
-            )
-            t26 = m55 * g_d_x5 + m60 * g_d_x6 - m53 * g_d_x7 + m52 * g_d_x8 + m64 * x5 + m66 * x8 - m69 * x7 + m71 * x6
-            d_w[e, 10 * u + i_u] = -g_o30 * t25 + g_o31 * t22 - g_o32 * t23 + g_o33 * t24 - g_o34 * t26  # 2e ⊗ 2e → 2e
-        # for each channel: m72, ..., m77
-        m72 = zero
-        m73 = zero
-        m74 = zero
-        m75 = zero
-        m76 = zero
-        m77 = zero
-        for i_u in range(u):
-            g_d_w0 = g_d_w[e, i_u]  # 0e ⊗ 0e → 0e
-            g_d_w1 = g_d_w[e, u + i_u]  # 0e ⊗ 1o → 1o
-            g_d_w3 = g_d_w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
-            g_d_w4 = g_d_w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
-            g_d_w5 = g_d_w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
-            g_d_w7 = g_d_w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-            g_d_w8 = g_d_w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-            g_d_x0 = g_d_x[sender_e, i_u]  # 0e m=0
-            g_d_x1 = g_d_x[sender_e, u + i_u]  # 1o m=-1
-            g_d_x2 = g_d_x[sender_e, 2 * u + i_u]  # 1o m=0
-            g_d_x3 = g_d_x[sender_e, 3 * u + i_u]  # 1o m=+1
-            g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
-            g_d_x5 = g_d_x[sender_e, 5 * u + i_u]  # 2e m=-1
-            g_d_x6 = g_d_x[sender_e, 6 * u + i_u]  # 2e m=0
-            g_d_x7 = g_d_x[sender_e, 7 * u + i_u]  # 2e m=+1
-            g_d_x8 = g_d_x[sender_e, 8 * u + i_u]  # 2e m=+2
-            g_o0 = g_o[receiver_e, i_u]  # 0e m=0
-            g_o1 = g_o[receiver_e, u + i_u]  # 1o m=-1
-            g_o9 = g_o[receiver_e, 9 * u + i_u]  # 1o m=-1
-            g_o10 = g_o[receiver_e, 10 * u + i_u]  # 1o m=0
-            g_o11 = g_o[receiver_e, 11 * u + i_u]  # 1o m=+1
-            g_o12 = g_o[receiver_e, 12 * u + i_u]  # 0e m=0
-            g_o13 = g_o[receiver_e, 13 * u + i_u]  # 2e m=-2
-            g_o14 = g_o[receiver_e, 14 * u + i_u]  # 2e m=-1
-            g_o15 = g_o[receiver_e, 15 * u + i_u]  # 2e m=0
-            g_o17 = g_o[receiver_e, 17 * u + i_u]  # 2e m=+2
-            g_o21 = g_o[receiver_e, 21 * u + i_u]  # 2e m=-2
-            g_o22 = g_o[receiver_e, 22 * u + i_u]  # 2e m=-1
-            g_o23 = g_o[receiver_e, 23 * u + i_u]  # 2e m=0
-            g_o24 = g_o[receiver_e, 24 * u + i_u]  # 2e m=+1
-            g_o25 = g_o[receiver_e, 25 * u + i_u]  # 2e m=+2
-            g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
-            w0 = w[e, i_u]  # 0e ⊗ 0e → 0e
-            w1 = w[e, u + i_u]  # 0e ⊗ 1o → 1o
-            w3 = w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
-            w4 = w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
-            w5 = w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
-            w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-            w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-            x0 = x[sender_e, i_u]  # 0e m=0
-            x1 = x[sender_e, u + i_u]  # 1o m=-1
-            x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-            x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-            x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-            x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-            x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
-            x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
-            x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-            t5 = g_o9 * x1 + g_o10 * x2 + g_o11 * x3
-            t16 = g_o21 * x4 + g_o22 * x5 + g_o23 * x6 + g_o24 * x7 + g_o25 * x8
-            t27 = g_d_w0 * x0 + g_d_x0 * w0
-            t6 = g_d_x1 * g_o9 + g_d_x2 * g_o10 + g_d_x3 * g_o11
-            t17 = g_d_x4 * g_o21 + g_d_x5 * g_o22 + g_d_x6 * g_o23 + g_d_x7 * g_o24 + g_d_x8 * g_o25
-            # summed over channels: 0e ⊗ 0e → 0e · 0e m=0 · 0e m=0
-            m72 += g_d_w3 * t5 + g_d_w7 * t16 + g_o0 * t27 + t6 * w3 + t17 * w7
-            t28 = g_d_w1 * x0 + g_d_x0 * w1
-            m73 += g_o1 * t28  # summed over channels: 0e ⊗ 1o → 1o · 1o m=-1 · 0e m=0
-            t29 = g_d_w4 * x1 + g_d_x1 * w4
-            m74 += g_o12 * t29  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=-1
-            t30 = g_o13 * x3 + g_o14 * x2 - g_o17 * x1
-            t31 = g_d_x1 * g_o17 - g_d_x2 * g_o14 - g_d_x3 * g_o13
-            m75 += g_d_w5 * t30 - t31 * w5  # summed over channels: 1o ⊗ 1o → 2e · 2e m=-2 · 1o m=+1
-            t32 = g_d_w5 * x1 + g_d_x1 * w5
-            m76 += g_o15 * t32  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=-1
-            t33 = g_d_w8 * x6 + g_d_x6 * w8
-            m77 += g_o26 * t33  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=0
-        # for each channel: m78, ..., m88
-        m78 = zero
-        m79 = zero
-        m80 = zero
-        m81 = zero
-        m82 = zero
-        m83 = zero
-        m84 = zero
-        m85 = zero
-        m86 = zero
-        m87 = zero
-        m88 = zero
-        for i_u in range(u):
-            g_d_w1 = g_d_w[e, u + i_u]  # 0e ⊗ 1o → 1o
-            g_d_w4 = g_d_w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
-            g_d_w5 = g_d_w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
-            g_d_w8 = g_d_w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-            g_d_x0 = g_d_x[sender_e, i_u]  # 0e m=0
-            g_d_x1 = g_d_x[sender_e, u + i_u]  # 1o m=-1
-            g_d_x2 = g_d_x[sender_e, 2 * u + i_u]  # 1o m=0
-            g_d_x3 = g_d_x[sender_e, 3 * u + i_u]  # 1o m=+1
-            g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
-            g_d_x5 = g_d_x[sender_e, 5 * u + i_u]  # 2e m=-1
-            g_d_x6 = g_d_x[sender_e, 6 * u + i_u]  # 2e m=0
-            g_d_x7 = g_d_x[sender_e, 7 * u + i_u]  # 2e m=+1
-            g_d_x8 = g_d_x[sender_e, 8 * u + i_u]  # 2e m=+2
-            g_o2 = g_o[receiver_e, 2 * u + i_u]  # 1o m=0
-            g_o3 = g_o[receiver_e, 3 * u + i_u]  # 1o m=+1
-            g_o12 = g_o[receiver_e, 12 * u + i_u]  # 0e m=0
-            g_o13 = g_o[receiver_e, 13 * u + i_u]  # 2e m=-2
-            g_o14 = g_o[receiver_e, 14 * u + i_u]  # 2e m=-1
-            g_o15 = g_o[receiver_e, 15 * u + i_u]  # 2e m=0
-            g_o16 = g_o[receiver_e, 16 * u + i_u]  # 2e m=+1
-            g_o17 = g_o[receiver_e, 17 * u + i_u]  # 2e m=+2
-            g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
-            g_o27 = g_o[receiver_e, 27 * u + i_u]  # 1o m=0
-            g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
-            w1 = w[e, u + i_u]  # 0e ⊗ 1o → 1o
-            w4 = w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
-            w5 = w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
-            w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-            x0 = x[sender_e, i_u]  # 0e m=0
-            x1 = x[sender_e, u + i_u]  # 1o m=-1
-            x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-            x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-            x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-            x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-            x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
-            x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
-            x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-            t34 = g_o26 * x8 - g_o27 * x5 - g_o28 * x4
-            t35 = g_d_x4 * g_o28 + g_d_x5 * g_o27 - g_d_x8 * g_o26
-            m78 += g_d_w8 * t34 - t35 * w8  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=+2
-            t28 = g_d_w1 * x0 + g_d_x0 * w1
-            m79 += g_o2 * t28  # summed over channels: 0e ⊗ 1o → 1o · 1o m=0 · 0e m=0
-            t36 = g_d_w4 * x2 + g_d_x2 * w4
-            m80 += g_o12 * t36  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=0
-            t37 = g_o14 * x1 + g_o16 * x3
-            t38 = g_d_x1 * g_o14 + g_d_x3 * g_o16
-            m81 += g_d_w5 * t37 + t38 * w5  # summed over channels: 1o ⊗ 1o → 2e · 2e m=-1 · 1o m=-1
-            t39 = g_d_w5 * x2 + g_d_x2 * w5
-            m82 += g_o15 * t39  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=0
-            t40 = g_o26 * x5 + g_o28 * x7
-            t41 = g_d_x5 * g_o26 + g_d_x7 * g_o28
-            m83 += g_d_w8 * t40 + t41 * w8  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=-1
-            t33 = g_d_w8 * x6 + g_d_x6 * w8
-            m84 += g_o27 * t33  # summed over channels: 2e ⊗ 1o → 1o · 1o m=0 · 2e m=0
-            m85 += g_o3 * t28  # summed over channels: 0e ⊗ 1o → 1o · 1o m=+1 · 0e m=0
-            t42 = g_d_w4 * x3 + g_d_x3 * w4
-            m86 += g_o12 * t42  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=+1
-            t43 = g_o13 * x1 + g_o16 * x2 + g_o17 * x3
-            t44 = g_d_x1 * g_o13 + g_d_x2 * g_o16 + g_d_x3 * g_o17
-            m87 += g_d_w5 * t43 + t44 * w5  # summed over channels: 1o ⊗ 1o → 2e · 2e m=-2 · 1o m=-1
-            t45 = g_d_w5 * x3 + g_d_x3 * w5
-            m88 += g_o15 * t45  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=+1
-        # for each channel: m89, ..., m98
-        m89 = zero
-        m90 = zero
-        m91 = zero
-        m92 = zero
-        m93 = zero
-        m94 = zero
-        m95 = zero
-        m96 = zero
-        m97 = zero
-        m98 = zero
-        for i_u in range(u):
-            g_d_w2 = g_d_w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
-            g_d_w6 = g_d_w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-            g_d_w8 = g_d_w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-            g_d_w9 = g_d_w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-            g_d_w10 = g_d_w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-            g_d_x0 = g_d_x[sender_e, i_u]  # 0e m=0
-            g_d_x1 = g_d_x[sender_e, u + i_u]  # 1o m=-1
-            g_d_x2 = g_d_x[sender_e, 2 * u + i_u]  # 1o m=0
-            g_d_x3 = g_d_x[sender_e, 3 * u + i_u]  # 1o m=+1
-            g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
-            g_d_x5 = g_d_x[sender_e, 5 * u + i_u]  # 2e m=-1
-            g_d_x6 = g_d_x[sender_e, 6 * u + i_u]  # 2e m=0
-            g_d_x7 = g_d_x[sender_e, 7 * u + i_u]  # 2e m=+1
-            g_d_x8 = g_d_x[sender_e, 8 * u + i_u]  # 2e m=+2
-            g_o4 = g_o[receiver_e, 4 * u + i_u]  # 2e m=-2
-            g_o5 = g_o[receiver_e, 5 * u + i_u]  # 2e m=-1
-            g_o18 = g_o[receiver_e, 18 * u + i_u]  # 1o m=-1
-            g_o19 = g_o[receiver_e, 19 * u + i_u]  # 1o m=0
-            g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
-            g_o26 = g_o[receiver_e, 26 * u + i_u]  # 1o m=-1
-            g_o27 = g_o[receiver_e, 27 * u + i_u]  # 1o m=0
-            g_o28 = g_o[receiver_e, 28 * u + i_u]  # 1o m=+1
-            g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
-            g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
-            g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
-            g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
-            g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
-            w2 = w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
-            w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-            w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-            w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-            w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-            x0 = x[sender_e, i_u]  # 0e m=0
-            x1 = x[sender_e, u + i_u]  # 1o m=-1
-            x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-            x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-            x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-            x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-            x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
-            x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
-            x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-            t46 = g_o26 * x4 + g_o27 * x7 + g_o28 * x8
-            t47 = g_d_x4 * g_o26 + g_d_x7 * g_o27 + g_d_x8 * g_o28
-            m89 += g_d_w8 * t46 + t47 * w8  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=-2
-            t33 = g_d_w8 * x6 + g_d_x6 * w8
-            m90 += g_o28 * t33  # summed over channels: 2e ⊗ 1o → 1o · 1o m=+1 · 2e m=0
-            t48 = g_d_w2 * x0 + g_d_x0 * w2
-            m91 += g_o4 * t48  # summed over channels: 0e ⊗ 2e → 2e · 2e m=-2 · 0e m=0
-            t49 = g_o18 * x3 + g_o20 * x1
-            t50 = g_d_x1 * g_o20 + g_d_x3 * g_o18
-            m92 += g_d_w6 * t49 + t50 * w6  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=+1
-            t51 = g_d_w9 * x4 + g_d_x4 * w9
-            m93 += g_o29 * t51  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=-2
-            t52 = g_o30 * x6 + g_o32 * x4
-            t53 = g_d_x4 * g_o32 + g_d_x6 * g_o30
-            m94 += g_d_w10 * t52 + t53 * w10  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=0
-            t54 = g_o31 * x7 + g_o33 * x5
-            t55 = g_d_x5 * g_o33 + g_d_x7 * g_o31
-            m95 += g_d_w10 * t54 + t55 * w10  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=+1
-            m96 += g_o5 * t48  # summed over channels: 0e ⊗ 2e → 2e · 2e m=-1 · 0e m=0
-            t56 = g_o18 * x2 + g_o19 * x1
-            t57 = g_d_x1 * g_o19 + g_d_x2 * g_o18
-            m97 += g_d_w6 * t56 + t57 * w6  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=0
-            t58 = g_d_w9 * x5 + g_d_x5 * w9
-            m98 += g_o29 * t58  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=-1
-        # for each channel: m99, ..., m109
-        m99 = zero
-        m100 = zero
-        m101 = zero
-        m102 = zero
-        m103 = zero
-        m104 = zero
-        m105 = zero
-        m106 = zero
-        m107 = zero
-        m108 = zero
-        m109 = zero
-        for i_u in range(u):
-            g_d_w2 = g_d_w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
-            g_d_w6 = g_d_w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-            g_d_w9 = g_d_w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-            g_d_w10 = g_d_w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-            g_d_x0 = g_d_x[sender_e, i_u]  # 0e m=0
-            g_d_x1 = g_d_x[sender_e, u + i_u]  # 1o m=-1
-            g_d_x2 = g_d_x[sender_e, 2 * u + i_u]  # 1o m=0
-            g_d_x3 = g_d_x[sender_e, 3 * u + i_u]  # 1o m=+1
-            g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
-            g_d_x5 = g_d_x[sender_e, 5 * u + i_u]  # 2e m=-1
-            g_d_x6 = g_d_x[sender_e, 6 * u + i_u]  # 2e m=0
-            g_d_x7 = g_d_x[sender_e, 7 * u + i_u]  # 2e m=+1
-            g_d_x8 = g_d_x[sender_e, 8 * u + i_u]  # 2e m=+2
-            g_o6 = g_o[receiver_e, 6 * u + i_u]  # 2e m=0
-            g_o7 = g_o[receiver_e, 7 * u + i_u]  # 2e m=+1
-            g_o18 = g_o[receiver_e, 18 * u + i_u]  # 1o m=-1
-            g_o19 = g_o[receiver_e, 19 * u + i_u]  # 1o m=0
-            g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
-            g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
-            g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
-            g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
-            g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
-            g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
-            g_o34 = g_o[receiver_e, 34 * u + i_u]  # 2e m=+2
-            w2 = w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
-            w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-            w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-            w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-            x0 = x[sender_e, i_u]  # 0e m=0
-            x1 = x[sender_e, u + i_u]  # 1o m=-1
-            x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-            x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-            x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-            x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-            x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
-            x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
-            x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-            t59 = g_o30 * x7 - g_o31 * x8 + g_o33 * x4 - g_o34 * x5
-            t60 = g_d_x4 * g_o33 - g_d_x5 * g_o34 + g_d_x7 * g_o30 - g_d_x8 * g_o31
-            m99 += g_d_w10 * t59 + t60 * w10  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=+1
-            t61 = g_o31 * x6 + g_o32 * x5
-            t62 = g_d_x5 * g_o32 + g_d_x6 * g_o31
-            m100 += g_d_w10 * t61 + t62 * w10  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=0
-            t48 = g_d_w2 * x0 + g_d_x0 * w2
-            m101 += g_o6 * t48  # summed over channels: 0e ⊗ 2e → 2e · 2e m=0 · 0e m=0
-            t63 = g_d_w6 * x1 + g_d_x1 * w6
-            m102 += g_o18 * t63  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=-1
-            t64 = g_d_w6 * x2 + g_d_x2 * w6
-            m103 += g_o19 * t64  # summed over channels: 1o ⊗ 2e → 1o · 1o m=0 · 1o m=0
-            t65 = g_d_w6 * x3 + g_d_x3 * w6
-            m104 += g_o20 * t65  # summed over channels: 1o ⊗ 2e → 1o · 1o m=+1 · 1o m=+1
-            t66 = g_d_w9 * x6 + g_d_x6 * w9
-            m105 += g_o29 * t66  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=0
-            t67 = g_o30 * x4 - g_o32 * x6 + g_o34 * x8
-            t68 = g_d_x4 * g_o30 - g_d_x6 * g_o32 + g_d_x8 * g_o34
-            m106 += g_d_w10 * t67 + t68 * w10  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=-2
-            t69 = g_d_w10 * x5 + g_d_x5 * w10
-            m107 += g_o31 * t69  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=-1
-            t70 = g_d_w10 * x7 + g_d_x7 * w10
-            m108 += g_o33 * t70  # summed over channels: 2e ⊗ 2e → 2e · 2e m=+1 · 2e m=+1
-            m109 += g_o7 * t48  # summed over channels: 0e ⊗ 2e → 2e · 2e m=+1 · 0e m=0
-        # for each channel: m110, ..., m116
-        m110 = zero
-        m111 = zero
-        m112 = zero
-        m113 = zero
-        m114 = zero
-        m115 = zero
-        m116 = zero
-        for i_u in range(u):
-            g_d_w2 = g_d_w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
-            g_d_w6 = g_d_w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-            g_d_w9 = g_d_w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-            g_d_w10 = g_d_w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-            g_d_x0 = g_d_x[sender_e, i_u]  # 0e m=0
-            g_d_x2 = g_d_x[sender_e, 2 * u + i_u]  # 1o m=0
-            g_d_x3 = g_d_x[sender_e, 3 * u + i_u]  # 1o m=+1
-            g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
-            g_d_x5 = g_d_x[sender_e, 5 * u + i_u]  # 2e m=-1
-            g_d_x6 = g_d_x[sender_e, 6 * u + i_u]  # 2e m=0
-            g_d_x7 = g_d_x[sender_e, 7 * u + i_u]  # 2e m=+1
-            g_d_x8 = g_d_x[sender_e, 8 * u + i_u]  # 2e m=+2
-            g_o8 = g_o[receiver_e, 8 * u + i_u]  # 2e m=+2
-            g_o19 = g_o[receiver_e, 19 * u + i_u]  # 1o m=0
-            g_o20 = g_o[receiver_e, 20 * u + i_u]  # 1o m=+1
-            g_o29 = g_o[receiver_e, 29 * u + i_u]  # 0e m=0
-            g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
-            g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
-            g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
-            g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
-            g_o34 = g_o[receiver_e, 34 * u + i_u]  # 2e m=+2
-            w2 = w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
-            w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-            w9 = w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-            w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-            x0 = x[sender_e, i_u]  # 0e m=0
-            x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-            x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-            x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-            x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-            x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
-            x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
-            x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-            t71 = g_o19 * x3 + g_o20 * x2
-            t72 = g_d_x2 * g_o20 + g_d_x3 * g_o19
-            m110 += g_d_w6 * t71 + t72 * w6  # summed over channels: 1o ⊗ 2e → 1o · 1o m=0 · 1o m=+1
-            t73 = g_d_w9 * x7 + g_d_x7 * w9
-            m111 += g_o29 * t73  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=+1
-            t74 = g_o30 * x5 + g_o31 * x4 + g_o33 * x8 + g_o34 * x7
-            t75 = g_d_x4 * g_o31 + g_d_x5 * g_o30 + g_d_x7 * g_o34 + g_d_x8 * g_o33
-            m112 += g_d_w10 * t74 + t75 * w10  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=-1
-            t76 = g_o32 * x7 + g_o33 * x6
-            t77 = g_d_x6 * g_o33 + g_d_x7 * g_o32
-            m113 += g_d_w10 * t76 + t77 * w10  # summed over channels: 2e ⊗ 2e → 2e · 2e m=0 · 2e m=+1
-            t48 = g_d_w2 * x0 + g_d_x0 * w2
-            m114 += g_o8 * t48  # summed over channels: 0e ⊗ 2e → 2e · 2e m=+2 · 0e m=0
-            t78 = g_d_w9 * x8 + g_d_x8 * w9
-            m115 += g_o29 * t78  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=+2
-            t79 = g_o32 * x8 + g_o34 * x6
-            t80 = g_d_x6 * g_o34 + g_d_x8 * g_o32
-            m116 += g_d_w10 * t79 + t80 * w10  # summed over channels: 2e ⊗ 2e → 2e · 2e m=0 · 2e m=+2
-        d_y[e, 0] = m72  # 0e m=0
-        d_y[e, 1] = m73 + C7 * m74 + C9 * m75 - C2 * m76 - C1 * m77 - C6 * m78  # 1o m=-1
-        d_y[e, 2] = m79 + C7 * m80 + C9 * m81 + C10 * m82 + C6 * m83 + C8 * m84  # 1o m=0
-        d_y[e, 3] = m85 + C7 * m86 + C9 * m87 - C2 * m88 + C6 * m89 - C1 * m90  # 1o m=+1
-        d_y[e, 4] = m91 + C6 * m92 + C3 * m93 - C5 * m94 + C4 * m95  # 2e m=-2
-        d_y[e, 5] = m96 + C6 * m97 + C3 * m98 + C4 * m99 + C0 * m100  # 2e m=-1
-        d_y[e, 6] = m101 - C1 * (m102 + m104) + C8 * m103 + C3 * m105 - C5 * m106 + C0 * (m107 + m108)  # 2e m=0
-        d_y[e, 7] = m109 + C6 * m110 + C3 * m111 + C4 * m112 + C0 * m113  # 2e m=+1
-        d_y[e, 8] = -C6 * (m102 - m104) - C4 * (m107 - m108) + m114 + C3 * m115 - C5 * m116  # 2e m=+2
+                d_x[n, 4 * u + i_u] += -g_d_w10 * t37 - t39 * w10  # 2e m=-2
+                d_x[n, 5 * u + i_u] += g_d_w10 * t31 + t34 * w10  # 2e m=-1
+                d_x[n, 6 * u + i_u] += -g_d_w10 * t32 - t35 * w10  # 2e m=0
+                d_x[n, 7 * u + i_u] += g_d_w10 * t33 + t36 * w10  # 2e m=+1
+                d_x[n, 8 * u + i_u] += -g_d_w10 * t38 - t40 * w10  # 2e m=+2
+            # for each channel: m94, ..., m116
+            m94 = zero
+            m95 = zero
+            m99 = zero
+            m100 = zero
+            m106 = zero
+            m107 = zero
+            m108 = zero
+            m112 = zero
+            m113 = zero
+            m116 = zero
+            for i_u in range(u):
+                g_d_w10 = g_d_w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
+                g_d_x4 = g_d_x[n, 4 * u + i_u]  # 2e m=-2
+                g_d_x5 = g_d_x[n, 5 * u + i_u]  # 2e m=-1
+                g_d_x6 = g_d_x[n, 6 * u + i_u]  # 2e m=0
+                g_d_x7 = g_d_x[n, 7 * u + i_u]  # 2e m=+1
+                g_d_x8 = g_d_x[n, 8 * u + i_u]  # 2e m=+2
+                g_o30 = g_o[receiver_e, 30 * u + i_u]  # 2e m=-2
+                g_o31 = g_o[receiver_e, 31 * u + i_u]  # 2e m=-1
+                g_o32 = g_o[receiver_e, 32 * u + i_u]  # 2e m=0
+                g_o33 = g_o[receiver_e, 33 * u + i_u]  # 2e m=+1
+                g_o34 = g_o[receiver_e, 34 * u + i_u]  # 2e m=+2
+                w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
+                x4 = x[n, 4 * u + i_u]  # 2e m=-2
+                x5 = x[n, 5 * u + i_u]  # 2e m=-1
+                x6 = x[n, 6 * u + i_u]  # 2e m=0
+                x7 = x[n, 7 * u + i_u]  # 2e m=+1
+                x8 = x[n, 8 * u + i_u]  # 2e m=+2
+                t60 = g_d_w10 * x6 + g_d_x6 * w10
+                t61 = g_d_w10 * x4 + g_d_x4 * w10
+                t62 = g_d_w10 * x7 + g_d_x7 * w10
+                t63 = g_d_w10 * x5 + g_d_x5 * w10
+                t66 = g_d_w10 * x8 + g_d_x8 * w10
+                m94 += g_o30 * t60 + g_o32 * t61  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=0
+                m95 += g_o31 * t62 + g_o33 * t63  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=+1
+                # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=+1
+                m99 += g_o30 * t62 - g_o31 * t66 + g_o33 * t61 - g_o34 * t63
+                m100 += g_o31 * t60 + g_o32 * t63  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=0
+                m106 += g_o30 * t61 - g_o32 * t60 + g_o34 * t66  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=-2
+                m107 += g_o31 * t63  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=-1
+                m108 += g_o33 * t62  # summed over channels: 2e ⊗ 2e → 2e · 2e m=+1 · 2e m=+1
+                # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=-1
+                m112 += g_o30 * t63 + g_o31 * t61 + g_o33 * t66 + g_o34 * t62
+                m113 += g_o32 * t62 + g_o33 * t60  # summed over channels: 2e ⊗ 2e → 2e · 2e m=0 · 2e m=+1
+                m116 += g_o32 * t66 + g_o34 * t60  # summed over channels: 2e ⊗ 2e → 2e · 2e m=0 · 2e m=+2
+            d_y[e, 0] = m72  # 0e m=0
+            d_y[e, 1] = m73 + C7 * m74 + C9 * m75 - C2 * m76 - C1 * m77 - C6 * m78  # 1o m=-1
+            d_y[e, 2] = m79 + C7 * m80 + C9 * m81 + C10 * m82 + C6 * m83 + C8 * m84  # 1o m=0
+            d_y[e, 3] = m85 + C7 * m86 + C9 * m87 - C2 * m88 + C6 * m89 - C1 * m90  # 1o m=+1
+            d_y[e, 4] = m91 + C6 * m92 + C3 * m93 - C5 * m94 + C4 * m95  # 2e m=-2
+            d_y[e, 5] = m96 + C6 * m97 + C3 * m98 + C4 * m99 + C0 * m100  # 2e m=-1
+            d_y[e, 6] = m101 - C1 * (m102 + m104) + C8 * m103 + C3 * m105 - C5 * m106 + C0 * (m107 + m108)  # 2e m=0
+            d_y[e, 7] = m109 + C6 * m110 + C3 * m111 + C4 * m112 + C0 * m113  # 2e m=+1
+            d_y[e, 8] = -C6 * (m102 - m104) - C4 * (m107 - m108) + m114 + C3 * m115 - C5 * m116  # 2e m=+2
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
@@ -1795,14 +1244,14 @@ def _convolution_vjp_vjp_d_g_o(n0, n1, x, y, w, g_d_x, g_d_y, g_d_w, sender, rec
             m27 = C6 * g_d_y7  # 1o m=+1 → 1o m=0
             m28 = C1 * y6 - C6 * y8  # 1o m=+1 → 1o m=+1
             m29 = C1 * g_d_y6 - C6 * g_d_y8  # 1o m=+1 → 1o m=+1
-            m30 = C6 * y3  # 2e m=-2 → 1o m=-1
-            m31 = C6 * y2  # 2e m=-1 → 1o m=-1
             m32 = C1 * y1  # 2e m=0 → 1o m=-1
-            m33 = C6 * y1  # 2e m=+2 → 1o m=-1
-            m34 = C1 * g_d_y1  # 2e m=0 → 1o m=-1
-            m35 = C6 * g_d_y1  # 2e m=+2 → 1o m=-1
-            m36 = C6 * g_d_y2  # 2e m=-1 → 1o m=-1
+            m30 = C6 * y3  # 2e m=-2 → 1o m=-1
             m37 = C6 * g_d_y3  # 2e m=-2 → 1o m=-1
+            m33 = C6 * y1  # 2e m=+2 → 1o m=-1
+            m35 = C6 * g_d_y1  # 2e m=+2 → 1o m=-1
+            m31 = C6 * y2  # 2e m=-1 → 1o m=-1
+            m36 = C6 * g_d_y2  # 2e m=-1 → 1o m=-1
+            m34 = C1 * g_d_y1  # 2e m=0 → 1o m=-1
             m38 = C8 * y2  # 2e m=0 → 1o m=0
             m39 = C8 * g_d_y2  # 2e m=0 → 1o m=0
             m40 = C1 * y3  # 2e m=0 → 1o m=+1
@@ -1837,12 +1286,13 @@ def _convolution_vjp_vjp_d_g_o(n0, n1, x, y, w, g_d_x, g_d_y, g_d_w, sender, rec
             m69 = C5 * g_d_y8  # 2e m=+2 → 2e m=0
             m70 = C0 * y6 + C4 * y8  # 2e m=+1 → 2e m=+1
             m71 = C0 * g_d_y6 + C4 * g_d_y8  # 2e m=+1 → 2e m=+1
-            # for each channel: d_g_o0, ..., d_g_o11
+            # for each channel: d_g_o0, ..., d_g_o12
             for i_u in range(u):
                 g_d_w0 = g_d_w[e, i_u]  # 0e ⊗ 0e → 0e
                 g_d_w1 = g_d_w[e, u + i_u]  # 0e ⊗ 1o → 1o
                 g_d_w2 = g_d_w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
                 g_d_w3 = g_d_w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
+                g_d_w4 = g_d_w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
                 g_d_x0 = g_d_x[sender_e, i_u]  # 0e m=0
                 g_d_x1 = g_d_x[sender_e, u + i_u]  # 1o m=-1
                 g_d_x2 = g_d_x[sender_e, 2 * u + i_u]  # 1o m=0
@@ -1851,127 +1301,110 @@ def _convolution_vjp_vjp_d_g_o(n0, n1, x, y, w, g_d_x, g_d_y, g_d_w, sender, rec
                 w1 = w[e, u + i_u]  # 0e ⊗ 1o → 1o
                 w2 = w[e, 2 * u + i_u]  # 0e ⊗ 2e → 2e
                 w3 = w[e, 3 * u + i_u]  # 1o ⊗ 0e → 1o
+                w4 = w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
                 x0 = x[sender_e, i_u]  # 0e m=0
                 x1 = x[sender_e, u + i_u]  # 1o m=-1
                 x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
                 x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
                 t0 = y0 * g_d_x0 + g_d_y0 * x0
                 d_g_o[n, i_u] += y0 * g_d_w0 * x0 + t0 * w0  # 0e m=0
-                p10 = w1 * x0  # 0e ⊗ 1o → 1o · 0e m=0
-                p6 = g_d_w1 * x0  # 0e ⊗ 1o → 1o · 0e m=0
-                p9 = g_d_x0 * w1  # 0e m=0 · 0e ⊗ 1o → 1o
-                d_g_o[n, u + i_u] += g_d_y1 * p10 + y1 * p6 + y1 * p9  # 1o m=-1
-                d_g_o[n, 2 * u + i_u] += g_d_y2 * p10 + y2 * p6 + y2 * p9  # 1o m=0
-                d_g_o[n, 3 * u + i_u] += g_d_y3 * p10 + y3 * p6 + y3 * p9  # 1o m=+1
-                p3 = w2 * x0  # 0e ⊗ 2e → 2e · 0e m=0
-                p0 = g_d_w2 * x0  # 0e ⊗ 2e → 2e · 0e m=0
-                p2 = g_d_x0 * w2  # 0e m=0 · 0e ⊗ 2e → 2e
-                d_g_o[n, 4 * u + i_u] += g_d_y4 * p3 + y4 * p0 + y4 * p2  # 2e m=-2
-                d_g_o[n, 5 * u + i_u] += g_d_y5 * p3 + y5 * p0 + y5 * p2  # 2e m=-1
-                d_g_o[n, 6 * u + i_u] += g_d_y6 * p3 + y6 * p0 + y6 * p2  # 2e m=0
-                d_g_o[n, 7 * u + i_u] += g_d_y7 * p3 + y7 * p0 + y7 * p2  # 2e m=+1
-                d_g_o[n, 8 * u + i_u] += g_d_y8 * p3 + y8 * p0 + y8 * p2  # 2e m=+2
-                p7 = y0 * g_d_w3  # 1o ⊗ 0e → 1o · 0e m=0
-                t1 = y0 * g_d_x1 + g_d_y0 * x1
-                d_g_o[n, 9 * u + i_u] += p7 * x1 + t1 * w3  # 1o m=-1
-                t2 = y0 * g_d_x2 + g_d_y0 * x2
-                d_g_o[n, 10 * u + i_u] += p7 * x2 + t2 * w3  # 1o m=0
-                t3 = y0 * g_d_x3 + g_d_y0 * x3
-                d_g_o[n, 11 * u + i_u] += p7 * x3 + t3 * w3  # 1o m=+1
-            # for each channel: d_g_o12, ..., d_g_o16
+                p2 = w1 * x0  # 0e ⊗ 1o → 1o · 0e m=0
+                t1 = g_d_w1 * x0 + g_d_x0 * w1
+                d_g_o[n, u + i_u] += g_d_y1 * p2 + y1 * t1  # 1o m=-1
+                d_g_o[n, 2 * u + i_u] += g_d_y2 * p2 + y2 * t1  # 1o m=0
+                d_g_o[n, 3 * u + i_u] += g_d_y3 * p2 + y3 * t1  # 1o m=+1
+                p0 = w2 * x0  # 0e ⊗ 2e → 2e · 0e m=0
+                t2 = g_d_w2 * x0 + g_d_x0 * w2
+                d_g_o[n, 4 * u + i_u] += g_d_y4 * p0 + y4 * t2  # 2e m=-2
+                d_g_o[n, 5 * u + i_u] += g_d_y5 * p0 + y5 * t2  # 2e m=-1
+                d_g_o[n, 6 * u + i_u] += g_d_y6 * p0 + y6 * t2  # 2e m=0
+                d_g_o[n, 7 * u + i_u] += g_d_y7 * p0 + y7 * t2  # 2e m=+1
+                d_g_o[n, 8 * u + i_u] += g_d_y8 * p0 + y8 * t2  # 2e m=+2
+                p3 = y0 * w3  # 1o ⊗ 0e → 1o · 0e m=0
+                t3 = y0 * g_d_w3 + g_d_y0 * w3
+                d_g_o[n, 9 * u + i_u] += g_d_x1 * p3 + t3 * x1  # 1o m=-1
+                d_g_o[n, 10 * u + i_u] += g_d_x2 * p3 + t3 * x2  # 1o m=0
+                d_g_o[n, 11 * u + i_u] += g_d_x3 * p3 + t3 * x3  # 1o m=+1
+                t5 = m0 * x1 + m1 * x2 + m2 * x3
+                t4 = m0 * g_d_x1 + m1 * g_d_x2 + m2 * g_d_x3 + m3 * x1 + m4 * x2 + m5 * x3
+                d_g_o[n, 12 * u + i_u] += g_d_w4 * t5 + t4 * w4  # 0e m=0
+            # for each channel: d_g_o14, ..., d_g_o19
             for i_u in range(u):
-                g_d_w4 = g_d_w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
                 g_d_w5 = g_d_w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
                 g_d_x1 = g_d_x[sender_e, u + i_u]  # 1o m=-1
                 g_d_x2 = g_d_x[sender_e, 2 * u + i_u]  # 1o m=0
                 g_d_x3 = g_d_x[sender_e, 3 * u + i_u]  # 1o m=+1
-                w4 = w[e, 4 * u + i_u]  # 1o ⊗ 1o → 0e
                 w5 = w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
+                w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
                 x1 = x[sender_e, u + i_u]  # 1o m=-1
                 x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
                 x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-                t5 = m0 * x1 + m1 * x2 + m2 * x3
-                t4 = m0 * g_d_x1 + m1 * g_d_x2 + m2 * g_d_x3 + m3 * x1 + m4 * x2 + m5 * x3
-                d_g_o[n, 12 * u + i_u] += g_d_w4 * t5 + t4 * w4  # 0e m=0
-                p4 = g_d_w5 * x1  # 1o ⊗ 1o → 2e · 1o m=-1
-                p5 = g_d_w5 * x3  # 1o ⊗ 1o → 2e · 1o m=+1
-                t6 = m6 * g_d_x1 + m7 * g_d_x3 + m8 * x3 + m9 * x1
-                d_g_o[n, 13 * u + i_u] += m6 * p4 + m7 * p5 + t6 * w5  # 2e m=-2
-                p8 = g_d_w5 * x2  # 1o ⊗ 1o → 2e · 1o m=0
-                t7 = m10 * g_d_x1 + m7 * g_d_x2 + m8 * x2 + m11 * x1
-                d_g_o[n, 14 * u + i_u] += m7 * p8 + m10 * p4 + t7 * w5  # 2e m=-1
-                t8 = m12 * g_d_x1 - m13 * g_d_x2 + m14 * g_d_x3 + m15 * x1 - m16 * x2 + m17 * x3
-                d_g_o[n, 15 * u + i_u] += -m12 * p4 + m13 * p8 - m14 * p5 - t8 * w5  # 2e m=0
-                t9 = m6 * g_d_x2 + m10 * g_d_x3 + m9 * x2 + m11 * x3
-                d_g_o[n, 16 * u + i_u] += m6 * p8 + m10 * p5 + t9 * w5  # 2e m=+1
-            # for each channel: d_g_o17, ..., d_g_o21
+                t8 = m8 * x3 + m9 * x1
+                t15 = m8 * x1 - m9 * x3
+                t6 = g_d_w5 * x1 + g_d_x1 * w5
+                t9 = m7 * g_d_w5 + m8 * w5
+                t10 = m7 * g_d_x2 + m11 * x1
+                d_g_o[n, 14 * u + i_u] += m10 * t6 + t9 * x2 + t10 * w5  # 2e m=-1
+                t11 = g_d_w5 * x2 + g_d_x2 * w5
+                t12 = m15 * x1 - m16 * x2 + m17 * x3
+                t13 = m6 * g_d_w5 + m9 * w5
+                t14 = m6 * g_d_x2 + m11 * x3
+                t7 = g_d_w5 * x3 + g_d_x3 * w5
+                d_g_o[n, 13 * u + i_u] += t8 * w5 + m6 * t6 + m7 * t7  # 2e m=-2
+                d_g_o[n, 15 * u + i_u] += -m12 * t6 + m13 * t11 - t12 * w5 - m14 * t7  # 2e m=0
+                d_g_o[n, 16 * u + i_u] += t13 * x2 + t14 * w5 + m10 * t7  # 2e m=+1
+                d_g_o[n, 17 * u + i_u] += -t15 * w5 - m7 * t6 + m6 * t7  # 2e m=+2
+                t19 = m21 * x3 + m22 * x2 - m23 * x1
+                d_g_o[n, 18 * u + i_u] += t19 * w6  # 1o m=-1
+                t20 = m22 * x1 + m26 * x2 + m27 * x3
+                d_g_o[n, 19 * u + i_u] += t20 * w6  # 1o m=0
+            # for each channel: d_g_o18, ..., d_g_o27
             for i_u in range(u):
-                g_d_w5 = g_d_w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
                 g_d_w6 = g_d_w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
                 g_d_w7 = g_d_w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
                 g_d_x1 = g_d_x[sender_e, u + i_u]  # 1o m=-1
                 g_d_x2 = g_d_x[sender_e, 2 * u + i_u]  # 1o m=0
                 g_d_x3 = g_d_x[sender_e, 3 * u + i_u]  # 1o m=+1
                 g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
-                w5 = w[e, 5 * u + i_u]  # 1o ⊗ 1o → 2e
-                w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
-                w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-                x1 = x[sender_e, u + i_u]  # 1o m=-1
-                x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
-                x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
-                x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-                p5 = g_d_w5 * x3  # 1o ⊗ 1o → 2e · 1o m=+1
-                p4 = g_d_w5 * x1  # 1o ⊗ 1o → 2e · 1o m=-1
-                t10 = m7 * g_d_x1 - m6 * g_d_x3 + m8 * x1 - m9 * x3
-                d_g_o[n, 17 * u + i_u] += m6 * p5 - m7 * p4 - t10 * w5  # 2e m=+2
-                t12 = m18 * x1 - m19 * x2 - m20 * x3
-                t11 = m18 * g_d_x1 - m19 * g_d_x2 - m20 * g_d_x3 - m21 * x3 - m22 * x2 + m23 * x1
-                d_g_o[n, 18 * u + i_u] += -g_d_w6 * t12 - t11 * w6  # 1o m=-1
-                t14 = m19 * x1 + m24 * x2 + m25 * x3
-                t13 = m19 * g_d_x1 + m24 * g_d_x2 + m25 * g_d_x3 + m22 * x1 + m26 * x2 + m27 * x3
-                d_g_o[n, 19 * u + i_u] += g_d_w6 * t14 + t13 * w6  # 1o m=0
-                t16 = m20 * x1 + m25 * x2 - m28 * x3
-                t15 = m20 * g_d_x1 + m25 * g_d_x2 - m28 * g_d_x3 + m21 * x1 + m27 * x2 - m29 * x3
-                d_g_o[n, 20 * u + i_u] += g_d_w6 * t16 + t15 * w6  # 1o m=+1
-                p1 = y0 * g_d_w7  # 2e ⊗ 0e → 2e · 0e m=0
-                t17 = y0 * g_d_x4 + g_d_y0 * x4
-                d_g_o[n, 21 * u + i_u] += p1 * x4 + t17 * w7  # 2e m=-2
-            # for each channel: d_g_o22, ..., d_g_o27
-            for i_u in range(u):
-                g_d_w7 = g_d_w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
-                g_d_w8 = g_d_w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
-                g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
                 g_d_x5 = g_d_x[sender_e, 5 * u + i_u]  # 2e m=-1
                 g_d_x6 = g_d_x[sender_e, 6 * u + i_u]  # 2e m=0
                 g_d_x7 = g_d_x[sender_e, 7 * u + i_u]  # 2e m=+1
                 g_d_x8 = g_d_x[sender_e, 8 * u + i_u]  # 2e m=+2
+                w6 = w[e, 6 * u + i_u]  # 1o ⊗ 2e → 1o
                 w7 = w[e, 7 * u + i_u]  # 2e ⊗ 0e → 2e
                 w8 = w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
+                x1 = x[sender_e, u + i_u]  # 1o m=-1
+                x2 = x[sender_e, 2 * u + i_u]  # 1o m=0
+                x3 = x[sender_e, 3 * u + i_u]  # 1o m=+1
                 x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
                 x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
                 x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
                 x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
                 x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-                p1 = y0 * g_d_w7  # 2e ⊗ 0e → 2e · 0e m=0
-                t18 = y0 * g_d_x5 + g_d_y0 * x5
-                d_g_o[n, 22 * u + i_u] += p1 * x5 + t18 * w7  # 2e m=-1
-                t19 = y0 * g_d_x6 + g_d_y0 * x6
-                d_g_o[n, 23 * u + i_u] += p1 * x6 + t19 * w7  # 2e m=0
-                t20 = y0 * g_d_x7 + g_d_y0 * x7
-                d_g_o[n, 24 * u + i_u] += p1 * x7 + t20 * w7  # 2e m=+1
-                t21 = y0 * g_d_x8 + g_d_y0 * x8
-                d_g_o[n, 25 * u + i_u] += p1 * x8 + t21 * w7  # 2e m=+2
-                t23 = m30 * x4 + m31 * x5 - m32 * x6 - m33 * x8
-                t22 = m30 * g_d_x4 + m31 * g_d_x5 - m32 * g_d_x6 - m33 * g_d_x8 - m34 * x6 - m35 * x8 + m36 * x5 + m37 * x4
-                d_g_o[n, 26 * u + i_u] += g_d_w8 * t23 + t22 * w8  # 1o m=-1
-                t25 = m30 * x7 + m33 * x5 + m38 * x6
-                t24 = m33 * g_d_x5 + m38 * g_d_x6 + m30 * g_d_x7 + m35 * x5 + m37 * x7 + m39 * x6
-                d_g_o[n, 27 * u + i_u] += g_d_w8 * t25 + t24 * w8  # 1o m=0
-            # for each channel: d_g_o28, d_g_o29, d_g_o30
+                t21 = m21 * x1 + m27 * x2 - m29 * x3
+                t16 = g_d_w6 * x1 + g_d_x1 * w6
+                t17 = g_d_w6 * x2 + g_d_x2 * w6
+                t18 = g_d_w6 * x3 + g_d_x3 * w6
+                d_g_o[n, 18 * u + i_u] += -m18 * t16 + m19 * t17 + m20 * t18  # 1o m=-1
+                d_g_o[n, 19 * u + i_u] += m19 * t16 + m24 * t17 + m25 * t18  # 1o m=0
+                d_g_o[n, 20 * u + i_u] += t21 * w6 + m20 * t16 + m25 * t17 - m28 * t18  # 1o m=+1
+                p1 = y0 * w7  # 2e ⊗ 0e → 2e · 0e m=0
+                t22 = y0 * g_d_w7 + g_d_y0 * w7
+                d_g_o[n, 21 * u + i_u] += g_d_x4 * p1 + t22 * x4  # 2e m=-2
+                d_g_o[n, 22 * u + i_u] += g_d_x5 * p1 + t22 * x5  # 2e m=-1
+                d_g_o[n, 23 * u + i_u] += g_d_x6 * p1 + t22 * x6  # 2e m=0
+                d_g_o[n, 24 * u + i_u] += g_d_x7 * p1 + t22 * x7  # 2e m=+1
+                d_g_o[n, 25 * u + i_u] += g_d_x8 * p1 + t22 * x8  # 2e m=+2
+                t27 = m30 * g_d_x4 + m31 * g_d_x5 - m33 * g_d_x8 - m34 * x6
+                d_g_o[n, 26 * u + i_u] += t27 * w8  # 1o m=-1
+                t29 = m33 * g_d_x4 + m31 * g_d_x7 + m30 * g_d_x8 - m41 * x6
+                d_g_o[n, 28 * u + i_u] += t29 * w8  # 1o m=+1
+                t28 = m33 * g_d_x5 + m30 * g_d_x7 + m39 * x6
+                d_g_o[n, 27 * u + i_u] += t28 * w8  # 1o m=0
+            # for each channel: d_g_o26, ..., d_g_o32
             for i_u in range(u):
                 g_d_w8 = g_d_w[e, 8 * u + i_u]  # 2e ⊗ 1o → 1o
                 g_d_w9 = g_d_w[e, 9 * u + i_u]  # 2e ⊗ 2e → 0e
-                g_d_w10 = g_d_w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
                 g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
                 g_d_x5 = g_d_x[sender_e, 5 * u + i_u]  # 2e m=-1
                 g_d_x6 = g_d_x[sender_e, 6 * u + i_u]  # 2e m=0
@@ -1985,25 +1418,29 @@ def _convolution_vjp_vjp_d_g_o(n0, n1, x, y, w, g_d_x, g_d_y, g_d_w, sender, rec
                 x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
                 x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
                 x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-                t27 = m30 * x8 + m31 * x7 + m33 * x4 - m40 * x6
-                t26 = m33 * g_d_x4 - m40 * g_d_x6 + m31 * g_d_x7 + m30 * g_d_x8 + m35 * x4 + m36 * x7 + m37 * x8 - m41 * x6
-                d_g_o[n, 28 * u + i_u] += g_d_w8 * t27 + t26 * w8  # 1o m=+1
-                t29 = m42 * x4 + m43 * x5 + m44 * x6 + m45 * x7 + m46 * x8
-                t28 = (
+                t23 = m30 * g_d_w8 + m37 * w8
+                t24 = m33 * g_d_w8 + m35 * w8
+                t26 = m31 * g_d_w8 + m36 * w8
+                t25 = g_d_w8 * x6 + g_d_x6 * w8
+                d_g_o[n, 26 * u + i_u] += t23 * x4 - t24 * x8 + t26 * x5 - m32 * t25  # 1o m=-1
+                d_g_o[n, 27 * u + i_u] += t23 * x7 + t24 * x5 + m38 * t25  # 1o m=0
+                d_g_o[n, 28 * u + i_u] += t23 * x8 + t24 * x4 + t26 * x7 - m40 * t25  # 1o m=+1
+                t31 = m42 * x4 + m43 * x5 + m44 * x6 + m45 * x7 + m46 * x8
+                t30 = (
                     m42 * g_d_x4 + m43 * g_d_x5 + m44 * g_d_x6 + m45 * g_d_x7 + m46 * g_d_x8 + m47 * x4 + m48 * x5 + m49 * x6
                     + m50 * x7 + m51 * x8
                 )
-                d_g_o[n, 29 * u + i_u] += g_d_w9 * t29 + t28 * w9  # 0e m=0
-                t31 = m52 * x4 - m53 * x5 + m54 * x6 - m55 * x7
-                t30 = m52 * g_d_x4 - m53 * g_d_x5 + m54 * g_d_x6 - m55 * g_d_x7 + m56 * x6 - m57 * x7 + m58 * x4 - m59 * x5
-                d_g_o[n, 30 * u + i_u] += -g_d_w10 * t31 - t30 * w10  # 2e m=-2
-            # for each channel: d_g_o31, d_g_o32
+                d_g_o[n, 29 * u + i_u] += g_d_w9 * t31 + t30 * w9  # 0e m=0
+                t36 = m56 * x6 - m57 * x7 + m58 * x4 - m59 * x5
+                d_g_o[n, 30 * u + i_u] += -t36 * w10  # 2e m=-2
+                t41 = m56 * x4 - m58 * x6 - m64 * x5 - m68 * x7 + m69 * x8
+                d_g_o[n, 32 * u + i_u] += -t41 * w10  # 2e m=0
+            # for each channel: d_g_o30, ..., d_g_o34
             for i_u in range(u):
                 g_d_w10 = g_d_w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
                 g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
                 g_d_x5 = g_d_x[sender_e, 5 * u + i_u]  # 2e m=-1
                 g_d_x6 = g_d_x[sender_e, 6 * u + i_u]  # 2e m=0
-                g_d_x7 = g_d_x[sender_e, 7 * u + i_u]  # 2e m=+1
                 g_d_x8 = g_d_x[sender_e, 8 * u + i_u]  # 2e m=+2
                 w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
                 x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
@@ -2011,41 +1448,34 @@ def _convolution_vjp_vjp_d_g_o(n0, n1, x, y, w, g_d_x, g_d_y, g_d_w, sender, rec
                 x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
                 x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
                 x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-                t33 = m53 * x4 - m55 * x8 + m60 * x5 + m61 * x6 + m62 * x7
-                t32 = (
-                    m53 * g_d_x4 + m60 * g_d_x5 + m61 * g_d_x6 + m62 * g_d_x7 - m55 * g_d_x8 - m57 * x8 + m59 * x4 + m63 * x7
-                    + m64 * x6 + m65 * x5
-                )
-                d_g_o[n, 31 * u + i_u] += g_d_w10 * t33 + t32 * w10  # 2e m=-1
-                t35 = m52 * x6 - m54 * x4 + m61 * x5 + m66 * x7 - m67 * x8
-                t34 = (
-                    m54 * g_d_x4 - m61 * g_d_x5 - m52 * g_d_x6 - m66 * g_d_x7 + m67 * g_d_x8 + m56 * x4 - m58 * x6 - m64 * x5
-                    - m68 * x7 + m69 * x8
-                )
-                d_g_o[n, 32 * u + i_u] += g_d_w10 * t35 - t34 * w10  # 2e m=0
-            # for each channel: d_g_o33, d_g_o34
+                t43 = m57 * x5 + m58 * x8 - m59 * x7 + m69 * x6
+                t39 = m53 * g_d_x4 - m55 * g_d_x8 + m63 * x7 + m64 * x6 + m65 * x5
+                t42 = m55 * g_d_x4 + m53 * g_d_x8 + m63 * x5 + m68 * x6 + m71 * x7
+                t37 = m53 * g_d_w10 + m59 * w10
+                t38 = m55 * g_d_w10 + m57 * w10
+                t35 = g_d_w10 * x4 + g_d_x4 * w10
+                t32 = g_d_w10 * x5 + g_d_x5 * w10
+                t33 = g_d_w10 * x6 + g_d_x6 * w10
+                d_g_o[n, 30 * u + i_u] += -m52 * t35 + m53 * t32 - m54 * t33  # 2e m=-2
+                d_g_o[n, 31 * u + i_u] += t39 * w10 + t37 * x4 - t38 * x8 + m60 * t32 + m61 * t33  # 2e m=-1
+                d_g_o[n, 32 * u + i_u] += -m54 * t35 + m61 * t32 + m52 * t33  # 2e m=0
+                d_g_o[n, 33 * u + i_u] += t42 * w10 + t37 * x8 + t38 * x4 + m62 * t32 + m66 * t33  # 2e m=+1
+                d_g_o[n, 34 * u + i_u] += -t43 * w10 - m55 * t32 - m67 * t33  # 2e m=+2
+            # for each channel: d_g_o30, ..., d_g_o34
             for i_u in range(u):
                 g_d_w10 = g_d_w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-                g_d_x4 = g_d_x[sender_e, 4 * u + i_u]  # 2e m=-2
-                g_d_x5 = g_d_x[sender_e, 5 * u + i_u]  # 2e m=-1
-                g_d_x6 = g_d_x[sender_e, 6 * u + i_u]  # 2e m=0
                 g_d_x7 = g_d_x[sender_e, 7 * u + i_u]  # 2e m=+1
                 g_d_x8 = g_d_x[sender_e, 8 * u + i_u]  # 2e m=+2
                 w10 = w[e, 10 * u + i_u]  # 2e ⊗ 2e → 2e
-                x4 = x[sender_e, 4 * u + i_u]  # 2e m=-2
-                x5 = x[sender_e, 5 * u + i_u]  # 2e m=-1
-                x6 = x[sender_e, 6 * u + i_u]  # 2e m=0
                 x7 = x[sender_e, 7 * u + i_u]  # 2e m=+1
                 x8 = x[sender_e, 8 * u + i_u]  # 2e m=+2
-                t37 = m53 * x8 + m55 * x4 + m62 * x5 + m66 * x6 + m70 * x7
-                t36 = (
-                    m55 * g_d_x4 + m62 * g_d_x5 + m66 * g_d_x6 + m70 * g_d_x7 + m53 * g_d_x8 + m57 * x4 + m59 * x8 + m63 * x5
-                    + m68 * x6 + m71 * x7
-                )
-                d_g_o[n, 33 * u + i_u] += g_d_w10 * t37 + t36 * w10  # 2e m=+1
-                t39 = m52 * x8 - m53 * x7 + m55 * x5 + m67 * x6
-                t38 = m55 * g_d_x5 + m67 * g_d_x6 - m53 * g_d_x7 + m52 * g_d_x8 + m57 * x5 + m58 * x8 - m59 * x7 + m69 * x6
-                d_g_o[n, 34 * u + i_u] += -g_d_w10 * t39 - t38 * w10  # 2e m=+2
+                t34 = g_d_w10 * x7 + g_d_x7 * w10
+                d_g_o[n, 30 * u + i_u] += m55 * t34  # 2e m=-2
+                d_g_o[n, 31 * u + i_u] += m62 * t34  # 2e m=-1
+                d_g_o[n, 33 * u + i_u] += m70 * t34  # 2e m=+1
+                t40 = g_d_w10 * x8 + g_d_x8 * w10
+                d_g_o[n, 32 * u + i_u] += m66 * t34 - m67 * t40  # 2e m=0
+                d_g_o[n, 34 * u + i_u] += m53 * t34 - m52 * t40  # 2e m=+2
 
 
 def convolution_vjp_vjp(x, y, w, g_o, g_d_x, g_d_y, g_d_w, sender, receiver, u, *, threads=1):
@@ -2072,22 +1502,20 @@ def convolution_vjp_vjp(x, y, w, g_o, g_d_x, g_d_y, g_d_w, sender, receiver, u, 
         ("g_d_y", g_d_y, (rows, 9)),
         ("g_d_w", g_d_w, (rows, 11 * u)),
     )
-    cuts = _cut_edges(sender.start, threads)
+    cuts = cut_edges(sender.start, pieces_of(rows * (95 * u + 27), threads))
     d_x = np.empty((sender.start.size - 1, 9 * u), x.dtype)
-    _run(_convolution_vjp_vjp_d_x, cuts, threads, (y, w, g_o, g_d_y, g_d_w, receiver.values, sender.order, sender.start, u, d_x))
-    cuts = _cut_rows(rows, threads)
     d_y = np.empty((rows, 9), x.dtype)
     d_w = np.empty((rows, 11 * u), x.dtype)
-    _run(_convolution_vjp_vjp_d_y_d_w, cuts, threads, (x, y, w, g_o, g_d_x, g_d_y, g_d_w, sender.values, receiver.values, u, d_y, d_w))
-    cuts = _cut_edges(receiver.start, threads)
+    run(_convolution_vjp_vjp_d_x_d_y_d_w, [(*cut, x, y, w, g_o, g_d_x, g_d_y, g_d_w, receiver.values, sender.order, sender.start, u, d_x, d_y, d_w) for cut in cuts], threads)
+    cuts = cut_edges(receiver.start, pieces_of(rows * (75 * u + 18), threads))
     d_g_o = np.empty((receiver.start.size - 1, 35 * u), x.dtype)
-    _run(_convolution_vjp_vjp_d_g_o, cuts, threads, (x, y, w, g_d_x, g_d_y, g_d_w, sender.values, receiver.order, receiver.start, u, d_g_o))
+    run(_convolution_vjp_vjp_d_g_o, [(*cut, x, y, w, g_d_x, g_d_y, g_d_w, sender.values, receiver.order, receiver.start, u, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_w, d_g_o
 
 
-def _line(array, i):
-    """One row of an array, as a kernel takes it."""
-    return array[i]
+def serial(name, dtype, arguments, **extents):
+    """A serial function by its name; it is compiled for what it is given."""
+    return globals()[name]
 
 
 def _operands(what, *operands):
@@ -2102,48 +1530,82 @@ def _operands(what, *operands):
     return [a if a.flags.c_contiguous else np.ascontiguousarray(a) for _, a, _ in operands]
 
 
-def _cut_rows(rows, pieces):
-    """Row numbers that cut the rows into equal pieces."""
-    pieces = max(1, min(pieces, rows))
-    return [rows * i // pieces for i in range(pieces + 1)]
+def pieces_of(work, threads):
+    """Into how many pieces rows are cut whose kernel touches `work` array elements: four for each thread, or one."""
+    return 4 * threads if threads > 1 and work >= WORTH_THREADS else 1
 
 
-def _cut_edges(start, pieces):
-    """Row numbers that cut CSR rows into pieces of equally many edges."""
+def sums_of(work):
+    """Into how many pieces a sum over rows is cut: the same for any number of threads, hence so is the result."""
+    return max(1, min(16, 4 * work // WORTH_THREADS))
+
+
+def cut_rows(rows, pieces):
+    """Cut rows into equal pieces, (first, last + 1)."""
+    return _cuts([rows * i // pieces for i in range(pieces + 1)])
+
+
+def cut_edges(start, pieces):
+    """Cut CSR rows into pieces of equally many edges, (first, last + 1)."""
     rows = start.size - 1
     if pieces == 1:
-        return [0, rows]
+        return _cuts([0, rows])
     inner = np.searchsorted(start, [start[-1] * i // pieces for i in range(1, pieces)])
-    return [0, *(min(int(n), rows) for n in inner), rows]
+    return _cuts([0, *np.minimum(inner, rows).tolist(), rows])
 
 
-@lru_cache(maxsize=8)
-def _pool(process, threads):
-    """Worker threads of this process; a forked child makes its own."""
-    return ThreadPoolExecutor(threads)
+def _cuts(rows):
+    return [(n0, n1) for n0, n1 in zip(rows[:-1], rows[1:]) if n1 > n0]
 
 
-def _run(kernel, cuts, threads, arguments):
-    """Run a serial kernel over each piece of rows, the last one in the calling thread."""
-    pieces = [(n0, n1) for n0, n1 in zip(cuts[:-1], cuts[1:]) if n1 > n0]
-    if threads == 1 or len(pieces) < 2:
-        for n0, n1 in pieces:
-            kernel(n0, n1, *arguments)
-        return
-    pool = _pool(getpid(), threads)
-    waiting = [pool.submit(kernel, n0, n1, *arguments) for n0, n1 in pieces[:-1]]
-    kernel(*pieces[-1], *arguments)
-    for result in waiting:
-        result.result()
+def run(compute, jobs, threads):
+    """Call a serial function with each of the jobs, which write to different places.
 
-
-def _run_partial(kernel, cuts, threads, arguments, outputs):
-    """Run a kernel that sums over rows: each piece has its own line in every output."""
-    pieces = enumerate(zip(cuts[:-1], cuts[1:]))
-    jobs = [(n0, n1, *arguments, *(_line(o, i) for o in outputs)) for i, (n0, n1) in pieces if n1 > n0]
-    if threads == 1 or len(jobs) < 2:
+    The calling thread takes part, job by job, so that a thread which comes late costs nothing.
+    """
+    count = min(threads, len(jobs))
+    if count < 2:
         for job in jobs:
-            kernel(*job)
+            compute(*job)
         return
-    for result in [_pool(getpid(), threads).submit(kernel, *job) for job in jobs]:
-        result.result()
+    todo, done = deque(jobs), SimpleQueue()
+    for number in range(1, count):
+        _worker(getpid(), number)
+        _calls(getpid()).put((compute, todo, done))
+    _take(compute, todo, done)
+    for error in [done.get() for _ in jobs]:
+        if error is not None:
+            raise error
+
+
+def _take(compute, todo, done):
+    """Do jobs until none is left."""
+    while True:
+        try:
+            job = todo.popleft()
+        except IndexError:
+            return
+        try:
+            compute(*job)
+            done.put(None)
+        except Exception as error:
+            done.put(error)
+
+
+@lru_cache(maxsize=None)
+def _calls(process):
+    """What the workers of this process wait for; a forked child has its own."""
+    return SimpleQueue()
+
+
+@lru_cache(maxsize=None)
+def _worker(process, number):
+    """A thread that helps with any call; it ends with the process."""
+    thread = Thread(target=_wait, args=(_calls(process),), daemon=True)
+    thread.start()
+    return thread
+
+
+def _wait(calls):
+    while True:
+        _take(*calls.get())

@@ -14,7 +14,7 @@
 #
 # conventions  real basis, m = -l ... l, polar axis y (e3nn >= 0.5); w3j of unit norm;
 #              rows of (component, channel), channels fast
-# source       irrepc/frontend, templates/numba/module.py.jinja 34f393d4
+# source       irrepc/frontend, templates/numba/module.py.jinja 432241d8
 # cost                                                                  mul    add   load  store
 #              linear (o)                           per row and u, v      9      9     12      9
 #              linear_vjp (d_x)                     per row and u, v      9      9     12      9
@@ -24,14 +24,16 @@
 #              linear_messages (o)                  per row and u, v     35     35     46      9
 #              linear_messages_vjp (d_x)            per row and u, v     35     35     20     35
 #              linear_messages_vjp (d_w)            per row and u, v     35     35     44     11
-#              linear_messages_vjp_vjp (d_x, d_g_o) per row and u, v    105    105    127     44
+#              linear_messages_vjp_vjp (d_x, d_g_o) per row and u, v    105    105    101     44
 #              linear_messages_vjp_vjp (d_w)        per row and u, v     35     35     44     11
 # ────────────────────────────────────────────────────────────────────────────────────────────────────
 """Linear maps of the channels of equal irreps: from features, and from messages."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
 from functools import lru_cache
 from os import getpid
+from queue import SimpleQueue
+from threading import Thread
 from typing import NamedTuple
 
 import numba
@@ -39,13 +41,41 @@ import numpy as np
 
 __all__ = ["linear", "linear_vjp", "linear_vjp_vjp", "linear_messages", "linear_messages_vjp", "linear_messages_vjp_vjp"]
 
-PARTIAL_SUMS = 16
-"""Into how many pieces a sum over rows is cut: fixed, so that it does not depend on the number of threads."""
+WORTH_THREADS = 2**21
+"""How many array elements a kernel must touch, over all its rows, before it runs on several threads."""
+ADDRESSES = False
+"""Whether the serial functions take addresses of arrays, or arrays."""
 
 # What each function takes and gives: (name, rows, index, ((components, channel axes), ...)).
 SPEC = {
     "linear": ((('x', 'row', None, ((9, ('u',)),)), ('w', None, None, ((3, ('u', 'v')),))), (('o', 'row', None, ((9, ('v',)),)),), (), ('u', 'v')),
     "linear_messages": ((('x', 'row', None, ((35, ('u',)),)), ('w', None, None, ((11, ('u', 'v')),))), (('o', 'row', None, ((9, ('v',)),)),), (), ('u', 'v')),
+}
+# By which serial functions each is computed: (name, arguments after the first and the last row, index whose rows it
+# runs over (None: those of the loop), what it computes).
+PARTS = {
+    "linear": (
+        ('_linear_o', ('x', 'w', 'u', 'v', 'o'), None, ('o',)),
+    ),
+    "linear_vjp": (
+        ('_linear_vjp_d_x', ('w', 'g_o', 'u', 'v', 'd_x'), None, ('d_x',)),
+        ('_linear_vjp_d_w', ('x', 'g_o', 'u', 'v', 'd_w'), None, ('d_w',)),
+    ),
+    "linear_vjp_vjp": (
+        ('_linear_vjp_vjp_d_x_d_g_o', ('x', 'w', 'g_o', 'g_d_x', 'g_d_w', 'u', 'v', 'd_x', 'd_g_o'), None, ('d_x', 'd_g_o')),
+        ('_linear_vjp_vjp_d_w', ('g_o', 'g_d_x', 'u', 'v', 'd_w'), None, ('d_w',)),
+    ),
+    "linear_messages": (
+        ('_linear_messages_o', ('x', 'w', 'u', 'v', 'o'), None, ('o',)),
+    ),
+    "linear_messages_vjp": (
+        ('_linear_messages_vjp_d_x', ('w', 'g_o', 'u', 'v', 'd_x'), None, ('d_x',)),
+        ('_linear_messages_vjp_d_w', ('x', 'g_o', 'u', 'v', 'd_w'), None, ('d_w',)),
+    ),
+    "linear_messages_vjp_vjp": (
+        ('_linear_messages_vjp_vjp_d_x_d_g_o', ('x', 'w', 'g_o', 'g_d_x', 'g_d_w', 'u', 'v', 'd_x', 'd_g_o'), None, ('d_x', 'd_g_o')),
+        ('_linear_messages_vjp_vjp_d_w', ('g_o', 'g_d_x', 'u', 'v', 'd_w'), None, ('d_w',)),
+    ),
 }
 
 
@@ -72,9 +102,9 @@ def _linear_o(n0, n1, x, w, u, v, o):
     real = x.dtype.type
     zero = real(0.0)
     for n in range(n0, n1):
-        for i in range(9 * v):
-            o[n, i] = zero
         e = n
+        for i in range(9 * v):
+            o[e, i] = zero
         # for each channel: o0, ..., o8
         for i_u in range(u):
             for i_v in range(v):
@@ -111,9 +141,9 @@ def linear(x, w, u, v, *, threads=1):
     """
     rows = x.shape[0]
     x, w = _operands("linear", ("x", x, (rows, 9 * u)), ("w", w, (3 * u * v,)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (9 * u + 9 * v), threads))
     o = np.empty((rows, 9 * v), x.dtype)
-    _run(_linear_o, cuts, threads, (x, w, u, v, o))
+    run(_linear_o, [(*cut, x, w, u, v, o) for cut in cuts], threads)
     return o
 
 
@@ -122,9 +152,9 @@ def _linear_vjp_d_x(n0, n1, w, g_o, u, v, d_x):
     real = w.dtype.type
     zero = real(0.0)
     for n in range(n0, n1):
-        for i in range(9 * u):
-            d_x[n, i] = zero
         e = n
+        for i in range(9 * u):
+            d_x[e, i] = zero
         # for each channel: d_x0, ..., d_x8
         for i_u in range(u):
             for i_v in range(v):
@@ -192,12 +222,12 @@ def linear_vjp(x, w, g_o, u, v, *, threads=1):
     """
     rows = x.shape[0]
     x, w, g_o = _operands("linear_vjp", ("x", x, (rows, 9 * u)), ("w", w, (3 * u * v,)), ("g_o", g_o, (rows, 9 * v)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (9 * v + 9 * u), threads))
     d_x = np.empty((rows, 9 * u), x.dtype)
-    _run(_linear_vjp_d_x, cuts, threads, (w, g_o, u, v, d_x))
-    cuts = _cut_rows(rows, PARTIAL_SUMS)
-    d_w = np.zeros((len(cuts) - 1, 3 * u * v), x.dtype)
-    _run_partial(_linear_vjp_d_w, cuts, threads, (x, g_o, u, v,), (d_w,))
+    run(_linear_vjp_d_x, [(*cut, w, g_o, u, v, d_x) for cut in cuts], threads)
+    cuts = cut_rows(rows, sums_of(rows * (9 * u + 9 * v)))
+    d_w = np.zeros((len(cuts), 3 * u * v), x.dtype)
+    run(_linear_vjp_d_w, [(*cut, x, g_o, u, v, d_w[i]) for i, cut in enumerate(cuts)], threads)
     d_w = d_w.sum(axis=0)
     return d_x, d_w
 
@@ -207,12 +237,12 @@ def _linear_vjp_vjp_d_x_d_g_o(n0, n1, x, w, g_o, g_d_x, g_d_w, u, v, d_x, d_g_o)
     real = x.dtype.type
     zero = real(0.0)
     for n in range(n0, n1):
-        for i in range(9 * u):
-            d_x[n, i] = zero
-        for i in range(9 * v):
-            d_g_o[n, i] = zero
         e = n
-        # for each channel: d_g_o0, ..., d_x8
+        for i in range(9 * u):
+            d_x[e, i] = zero
+        for i in range(9 * v):
+            d_g_o[e, i] = zero
+        # for each channel: d_x0, ..., d_g_o8
         for i_u in range(u):
             for i_v in range(v):
                 g_d_w0 = g_d_w[i_u * v + i_v]  # 0e block 0 -> block 0
@@ -248,15 +278,6 @@ def _linear_vjp_vjp_d_x_d_g_o(n0, n1, x, w, g_o, g_d_x, g_d_w, u, v, d_x, d_g_o)
                 x6 = x[e, 6 * u + i_u]  # 2e m=0
                 x7 = x[e, 7 * u + i_u]  # 2e m=+1
                 x8 = x[e, 8 * u + i_u]  # 2e m=+2
-                d_g_o[e, i_v] += x0 * g_d_w0 + g_d_x0 * w0  # 0e m=0
-                d_g_o[e, v + i_v] += x1 * g_d_w1 + g_d_x1 * w1  # 1o m=-1
-                d_g_o[e, 2 * v + i_v] += x2 * g_d_w1 + g_d_x2 * w1  # 1o m=0
-                d_g_o[e, 3 * v + i_v] += x3 * g_d_w1 + g_d_x3 * w1  # 1o m=+1
-                d_g_o[e, 4 * v + i_v] += x4 * g_d_w2 + g_d_x4 * w2  # 2e m=-2
-                d_g_o[e, 5 * v + i_v] += x5 * g_d_w2 + g_d_x5 * w2  # 2e m=-1
-                d_g_o[e, 6 * v + i_v] += x6 * g_d_w2 + g_d_x6 * w2  # 2e m=0
-                d_g_o[e, 7 * v + i_v] += x7 * g_d_w2 + g_d_x7 * w2  # 2e m=+1
-                d_g_o[e, 8 * v + i_v] += x8 * g_d_w2 + g_d_x8 * w2  # 2e m=+2
                 d_x[e, i_u] += g_o0 * g_d_w0  # 0e m=0
                 d_x[e, u + i_u] += g_o1 * g_d_w1  # 1o m=-1
                 d_x[e, 2 * u + i_u] += g_o2 * g_d_w1  # 1o m=0
@@ -266,6 +287,15 @@ def _linear_vjp_vjp_d_x_d_g_o(n0, n1, x, w, g_o, g_d_x, g_d_w, u, v, d_x, d_g_o)
                 d_x[e, 6 * u + i_u] += g_o6 * g_d_w2  # 2e m=0
                 d_x[e, 7 * u + i_u] += g_o7 * g_d_w2  # 2e m=+1
                 d_x[e, 8 * u + i_u] += g_o8 * g_d_w2  # 2e m=+2
+                d_g_o[e, i_v] += x0 * g_d_w0 + g_d_x0 * w0  # 0e m=0
+                d_g_o[e, v + i_v] += x1 * g_d_w1 + g_d_x1 * w1  # 1o m=-1
+                d_g_o[e, 2 * v + i_v] += x2 * g_d_w1 + g_d_x2 * w1  # 1o m=0
+                d_g_o[e, 3 * v + i_v] += x3 * g_d_w1 + g_d_x3 * w1  # 1o m=+1
+                d_g_o[e, 4 * v + i_v] += x4 * g_d_w2 + g_d_x4 * w2  # 2e m=-2
+                d_g_o[e, 5 * v + i_v] += x5 * g_d_w2 + g_d_x5 * w2  # 2e m=-1
+                d_g_o[e, 6 * v + i_v] += x6 * g_d_w2 + g_d_x6 * w2  # 2e m=0
+                d_g_o[e, 7 * v + i_v] += x7 * g_d_w2 + g_d_x7 * w2  # 2e m=+1
+                d_g_o[e, 8 * v + i_v] += x8 * g_d_w2 + g_d_x8 * w2  # 2e m=+2
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
@@ -319,13 +349,13 @@ def linear_vjp_vjp(x, w, g_o, g_d_x, g_d_w, u, v, *, threads=1):
         ("g_d_x", g_d_x, (rows, 9 * u)),
         ("g_d_w", g_d_w, (3 * u * v,)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (27 * u + 18 * v), threads))
     d_x = np.empty((rows, 9 * u), x.dtype)
     d_g_o = np.empty((rows, 9 * v), x.dtype)
-    _run(_linear_vjp_vjp_d_x_d_g_o, cuts, threads, (x, w, g_o, g_d_x, g_d_w, u, v, d_x, d_g_o))
-    cuts = _cut_rows(rows, PARTIAL_SUMS)
-    d_w = np.zeros((len(cuts) - 1, 3 * u * v), x.dtype)
-    _run_partial(_linear_vjp_vjp_d_w, cuts, threads, (g_o, g_d_x, u, v,), (d_w,))
+    run(_linear_vjp_vjp_d_x_d_g_o, [(*cut, x, w, g_o, g_d_x, g_d_w, u, v, d_x, d_g_o) for cut in cuts], threads)
+    cuts = cut_rows(rows, sums_of(rows * (9 * v + 9 * u)))
+    d_w = np.zeros((len(cuts), 3 * u * v), x.dtype)
+    run(_linear_vjp_vjp_d_w, [(*cut, g_o, g_d_x, u, v, d_w[i]) for i, cut in enumerate(cuts)], threads)
     d_w = d_w.sum(axis=0)
     return d_x, d_w, d_g_o
 
@@ -335,9 +365,9 @@ def _linear_messages_o(n0, n1, x, w, u, v, o):
     real = x.dtype.type
     zero = real(0.0)
     for n in range(n0, n1):
-        for i in range(9 * v):
-            o[n, i] = zero
         e = n
+        for i in range(9 * v):
+            o[e, i] = zero
         # for each channel: o0, ..., o8
         for i_u in range(u):
             for i_v in range(v):
@@ -408,9 +438,9 @@ def linear_messages(x, w, u, v, *, threads=1):
     """
     rows = x.shape[0]
     x, w = _operands("linear_messages", ("x", x, (rows, 35 * u)), ("w", w, (11 * u * v,)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (35 * u + 9 * v), threads))
     o = np.empty((rows, 9 * v), x.dtype)
-    _run(_linear_messages_o, cuts, threads, (x, w, u, v, o))
+    run(_linear_messages_o, [(*cut, x, w, u, v, o) for cut in cuts], threads)
     return o
 
 
@@ -419,9 +449,9 @@ def _linear_messages_vjp_d_x(n0, n1, w, g_o, u, v, d_x):
     real = w.dtype.type
     zero = real(0.0)
     for n in range(n0, n1):
-        for i in range(35 * u):
-            d_x[n, i] = zero
         e = n
+        for i in range(35 * u):
+            d_x[e, i] = zero
         # for each channel: d_x0, ..., d_x34
         for i_u in range(u):
             for i_v in range(v):
@@ -565,12 +595,12 @@ def linear_messages_vjp(x, w, g_o, u, v, *, threads=1):
         ("w", w, (11 * u * v,)),
         ("g_o", g_o, (rows, 9 * v)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (9 * v + 35 * u), threads))
     d_x = np.empty((rows, 35 * u), x.dtype)
-    _run(_linear_messages_vjp_d_x, cuts, threads, (w, g_o, u, v, d_x))
-    cuts = _cut_rows(rows, PARTIAL_SUMS)
-    d_w = np.zeros((len(cuts) - 1, 11 * u * v), x.dtype)
-    _run_partial(_linear_messages_vjp_d_w, cuts, threads, (x, g_o, u, v,), (d_w,))
+    run(_linear_messages_vjp_d_x, [(*cut, w, g_o, u, v, d_x) for cut in cuts], threads)
+    cuts = cut_rows(rows, sums_of(rows * (35 * u + 9 * v)))
+    d_w = np.zeros((len(cuts), 11 * u * v), x.dtype)
+    run(_linear_messages_vjp_d_w, [(*cut, x, g_o, u, v, d_w[i]) for i, cut in enumerate(cuts)], threads)
     d_w = d_w.sum(axis=0)
     return d_x, d_w
 
@@ -580,12 +610,12 @@ def _linear_messages_vjp_vjp_d_x_d_g_o(n0, n1, x, w, g_o, g_d_x, g_d_w, u, v, d_
     real = x.dtype.type
     zero = real(0.0)
     for n in range(n0, n1):
-        for i in range(35 * u):
-            d_x[n, i] = zero
-        for i in range(9 * v):
-            d_g_o[n, i] = zero
         e = n
-        # for each channel: d_g_o0, ..., d_g_o5
+        for i in range(35 * u):
+            d_x[e, i] = zero
+        for i in range(9 * v):
+            d_g_o[e, i] = zero
+        # for each channel: d_x0, ..., d_g_o8
         for i_u in range(u):
             for i_v in range(v):
                 g_d_w0 = g_d_w[i_u * v + i_v]  # 0e block 0 -> block 0
@@ -605,23 +635,44 @@ def _linear_messages_vjp_vjp_d_x_d_g_o(n0, n1, x, w, g_o, g_d_x, g_d_w, u, v, d_
                 g_d_x3 = g_d_x[e, 3 * u + i_u]  # 1o m=+1
                 g_d_x4 = g_d_x[e, 4 * u + i_u]  # 2e m=-2
                 g_d_x5 = g_d_x[e, 5 * u + i_u]  # 2e m=-1
+                g_d_x6 = g_d_x[e, 6 * u + i_u]  # 2e m=0
+                g_d_x7 = g_d_x[e, 7 * u + i_u]  # 2e m=+1
+                g_d_x8 = g_d_x[e, 8 * u + i_u]  # 2e m=+2
                 g_d_x9 = g_d_x[e, 9 * u + i_u]  # 1o m=-1
                 g_d_x10 = g_d_x[e, 10 * u + i_u]  # 1o m=0
                 g_d_x11 = g_d_x[e, 11 * u + i_u]  # 1o m=+1
                 g_d_x12 = g_d_x[e, 12 * u + i_u]  # 0e m=0
                 g_d_x13 = g_d_x[e, 13 * u + i_u]  # 2e m=-2
                 g_d_x14 = g_d_x[e, 14 * u + i_u]  # 2e m=-1
+                g_d_x15 = g_d_x[e, 15 * u + i_u]  # 2e m=0
+                g_d_x16 = g_d_x[e, 16 * u + i_u]  # 2e m=+1
+                g_d_x17 = g_d_x[e, 17 * u + i_u]  # 2e m=+2
                 g_d_x18 = g_d_x[e, 18 * u + i_u]  # 1o m=-1
                 g_d_x19 = g_d_x[e, 19 * u + i_u]  # 1o m=0
                 g_d_x20 = g_d_x[e, 20 * u + i_u]  # 1o m=+1
                 g_d_x21 = g_d_x[e, 21 * u + i_u]  # 2e m=-2
                 g_d_x22 = g_d_x[e, 22 * u + i_u]  # 2e m=-1
+                g_d_x23 = g_d_x[e, 23 * u + i_u]  # 2e m=0
+                g_d_x24 = g_d_x[e, 24 * u + i_u]  # 2e m=+1
+                g_d_x25 = g_d_x[e, 25 * u + i_u]  # 2e m=+2
                 g_d_x26 = g_d_x[e, 26 * u + i_u]  # 1o m=-1
                 g_d_x27 = g_d_x[e, 27 * u + i_u]  # 1o m=0
                 g_d_x28 = g_d_x[e, 28 * u + i_u]  # 1o m=+1
                 g_d_x29 = g_d_x[e, 29 * u + i_u]  # 0e m=0
                 g_d_x30 = g_d_x[e, 30 * u + i_u]  # 2e m=-2
                 g_d_x31 = g_d_x[e, 31 * u + i_u]  # 2e m=-1
+                g_d_x32 = g_d_x[e, 32 * u + i_u]  # 2e m=0
+                g_d_x33 = g_d_x[e, 33 * u + i_u]  # 2e m=+1
+                g_d_x34 = g_d_x[e, 34 * u + i_u]  # 2e m=+2
+                g_o0 = g_o[e, i_v]  # 0e m=0
+                g_o1 = g_o[e, v + i_v]  # 1o m=-1
+                g_o2 = g_o[e, 2 * v + i_v]  # 1o m=0
+                g_o3 = g_o[e, 3 * v + i_v]  # 1o m=+1
+                g_o4 = g_o[e, 4 * v + i_v]  # 2e m=-2
+                g_o5 = g_o[e, 5 * v + i_v]  # 2e m=-1
+                g_o6 = g_o[e, 6 * v + i_v]  # 2e m=0
+                g_o7 = g_o[e, 7 * v + i_v]  # 2e m=+1
+                g_o8 = g_o[e, 8 * v + i_v]  # 2e m=+2
                 w0 = w[i_u * v + i_v]  # 0e block 0 -> block 0
                 w1 = w[u * v + i_u * v + i_v]  # 1o block 1 -> block 1
                 w2 = w[2 * u * v + i_u * v + i_v]  # 2e block 2 -> block 2
@@ -639,105 +690,35 @@ def _linear_messages_vjp_vjp_d_x_d_g_o(n0, n1, x, w, g_o, g_d_x, g_d_w, u, v, d_
                 x3 = x[e, 3 * u + i_u]  # 1o m=+1
                 x4 = x[e, 4 * u + i_u]  # 2e m=-2
                 x5 = x[e, 5 * u + i_u]  # 2e m=-1
+                x6 = x[e, 6 * u + i_u]  # 2e m=0
+                x7 = x[e, 7 * u + i_u]  # 2e m=+1
+                x8 = x[e, 8 * u + i_u]  # 2e m=+2
                 x9 = x[e, 9 * u + i_u]  # 1o m=-1
                 x10 = x[e, 10 * u + i_u]  # 1o m=0
                 x11 = x[e, 11 * u + i_u]  # 1o m=+1
                 x12 = x[e, 12 * u + i_u]  # 0e m=0
                 x13 = x[e, 13 * u + i_u]  # 2e m=-2
                 x14 = x[e, 14 * u + i_u]  # 2e m=-1
+                x15 = x[e, 15 * u + i_u]  # 2e m=0
+                x16 = x[e, 16 * u + i_u]  # 2e m=+1
+                x17 = x[e, 17 * u + i_u]  # 2e m=+2
                 x18 = x[e, 18 * u + i_u]  # 1o m=-1
                 x19 = x[e, 19 * u + i_u]  # 1o m=0
                 x20 = x[e, 20 * u + i_u]  # 1o m=+1
                 x21 = x[e, 21 * u + i_u]  # 2e m=-2
                 x22 = x[e, 22 * u + i_u]  # 2e m=-1
+                x23 = x[e, 23 * u + i_u]  # 2e m=0
+                x24 = x[e, 24 * u + i_u]  # 2e m=+1
+                x25 = x[e, 25 * u + i_u]  # 2e m=+2
                 x26 = x[e, 26 * u + i_u]  # 1o m=-1
                 x27 = x[e, 27 * u + i_u]  # 1o m=0
                 x28 = x[e, 28 * u + i_u]  # 1o m=+1
                 x29 = x[e, 29 * u + i_u]  # 0e m=0
                 x30 = x[e, 30 * u + i_u]  # 2e m=-2
                 x31 = x[e, 31 * u + i_u]  # 2e m=-1
-                d_g_o[e, i_v] += x0 * g_d_w0 + x12 * g_d_w4 + x29 * g_d_w9 + g_d_x0 * w0 + g_d_x12 * w4 + g_d_x29 * w9  # 0e m=0
-                d_g_o[e, v + i_v] += (  # 1o m=-1
-                    x1 * g_d_w1 + x9 * g_d_w3 + x18 * g_d_w6 + x26 * g_d_w8 + g_d_x1 * w1 + g_d_x9 * w3 + g_d_x18 * w6
-                    + g_d_x26 * w8
-                )
-                d_g_o[e, 2 * v + i_v] += (  # 1o m=0
-                    x2 * g_d_w1 + x10 * g_d_w3 + x19 * g_d_w6 + x27 * g_d_w8 + g_d_x2 * w1 + g_d_x10 * w3 + g_d_x19 * w6
-                    + g_d_x27 * w8
-                )
-                d_g_o[e, 3 * v + i_v] += (  # 1o m=+1
-                    x3 * g_d_w1 + x11 * g_d_w3 + x20 * g_d_w6 + x28 * g_d_w8 + g_d_x3 * w1 + g_d_x11 * w3 + g_d_x20 * w6
-                    + g_d_x28 * w8
-                )
-                d_g_o[e, 4 * v + i_v] += (  # 2e m=-2
-                    x4 * g_d_w2 + x13 * g_d_w5 + x21 * g_d_w7 + x30 * g_d_w10 + g_d_x4 * w2 + g_d_x13 * w5 + g_d_x21 * w7
-                    + g_d_x30 * w10
-                )
-                d_g_o[e, 5 * v + i_v] += (  # 2e m=-1
-                    x5 * g_d_w2 + x14 * g_d_w5 + x22 * g_d_w7 + x31 * g_d_w10 + g_d_x5 * w2 + g_d_x14 * w5 + g_d_x22 * w7
-                    + g_d_x31 * w10
-                )
-        # for each channel: d_g_o6, ..., d_x23
-        for i_u in range(u):
-            for i_v in range(v):
-                g_d_w0 = g_d_w[i_u * v + i_v]  # 0e block 0 -> block 0
-                g_d_w1 = g_d_w[u * v + i_u * v + i_v]  # 1o block 1 -> block 1
-                g_d_w2 = g_d_w[2 * u * v + i_u * v + i_v]  # 2e block 2 -> block 2
-                g_d_w3 = g_d_w[3 * u * v + i_u * v + i_v]  # 1o block 3 -> block 1
-                g_d_w4 = g_d_w[4 * u * v + i_u * v + i_v]  # 0e block 4 -> block 0
-                g_d_w5 = g_d_w[5 * u * v + i_u * v + i_v]  # 2e block 5 -> block 2
-                g_d_w6 = g_d_w[6 * u * v + i_u * v + i_v]  # 1o block 6 -> block 1
-                g_d_w7 = g_d_w[7 * u * v + i_u * v + i_v]  # 2e block 7 -> block 2
-                g_d_w10 = g_d_w[10 * u * v + i_u * v + i_v]  # 2e block 10 -> block 2
-                g_d_x6 = g_d_x[e, 6 * u + i_u]  # 2e m=0
-                g_d_x7 = g_d_x[e, 7 * u + i_u]  # 2e m=+1
-                g_d_x8 = g_d_x[e, 8 * u + i_u]  # 2e m=+2
-                g_d_x15 = g_d_x[e, 15 * u + i_u]  # 2e m=0
-                g_d_x16 = g_d_x[e, 16 * u + i_u]  # 2e m=+1
-                g_d_x17 = g_d_x[e, 17 * u + i_u]  # 2e m=+2
-                g_d_x23 = g_d_x[e, 23 * u + i_u]  # 2e m=0
-                g_d_x24 = g_d_x[e, 24 * u + i_u]  # 2e m=+1
-                g_d_x25 = g_d_x[e, 25 * u + i_u]  # 2e m=+2
-                g_d_x32 = g_d_x[e, 32 * u + i_u]  # 2e m=0
-                g_d_x33 = g_d_x[e, 33 * u + i_u]  # 2e m=+1
-                g_d_x34 = g_d_x[e, 34 * u + i_u]  # 2e m=+2
-                g_o0 = g_o[e, i_v]  # 0e m=0
-                g_o1 = g_o[e, v + i_v]  # 1o m=-1
-                g_o2 = g_o[e, 2 * v + i_v]  # 1o m=0
-                g_o3 = g_o[e, 3 * v + i_v]  # 1o m=+1
-                g_o4 = g_o[e, 4 * v + i_v]  # 2e m=-2
-                g_o5 = g_o[e, 5 * v + i_v]  # 2e m=-1
-                g_o6 = g_o[e, 6 * v + i_v]  # 2e m=0
-                g_o7 = g_o[e, 7 * v + i_v]  # 2e m=+1
-                g_o8 = g_o[e, 8 * v + i_v]  # 2e m=+2
-                w2 = w[2 * u * v + i_u * v + i_v]  # 2e block 2 -> block 2
-                w5 = w[5 * u * v + i_u * v + i_v]  # 2e block 5 -> block 2
-                w7 = w[7 * u * v + i_u * v + i_v]  # 2e block 7 -> block 2
-                w10 = w[10 * u * v + i_u * v + i_v]  # 2e block 10 -> block 2
-                x6 = x[e, 6 * u + i_u]  # 2e m=0
-                x7 = x[e, 7 * u + i_u]  # 2e m=+1
-                x8 = x[e, 8 * u + i_u]  # 2e m=+2
-                x15 = x[e, 15 * u + i_u]  # 2e m=0
-                x16 = x[e, 16 * u + i_u]  # 2e m=+1
-                x17 = x[e, 17 * u + i_u]  # 2e m=+2
-                x23 = x[e, 23 * u + i_u]  # 2e m=0
-                x24 = x[e, 24 * u + i_u]  # 2e m=+1
-                x25 = x[e, 25 * u + i_u]  # 2e m=+2
                 x32 = x[e, 32 * u + i_u]  # 2e m=0
                 x33 = x[e, 33 * u + i_u]  # 2e m=+1
                 x34 = x[e, 34 * u + i_u]  # 2e m=+2
-                d_g_o[e, 6 * v + i_v] += (  # 2e m=0
-                    x6 * g_d_w2 + x15 * g_d_w5 + x23 * g_d_w7 + x32 * g_d_w10 + g_d_x6 * w2 + g_d_x15 * w5 + g_d_x23 * w7
-                    + g_d_x32 * w10
-                )
-                d_g_o[e, 7 * v + i_v] += (  # 2e m=+1
-                    x7 * g_d_w2 + x16 * g_d_w5 + x24 * g_d_w7 + x33 * g_d_w10 + g_d_x7 * w2 + g_d_x16 * w5 + g_d_x24 * w7
-                    + g_d_x33 * w10
-                )
-                d_g_o[e, 8 * v + i_v] += (  # 2e m=+2
-                    x8 * g_d_w2 + x17 * g_d_w5 + x25 * g_d_w7 + x34 * g_d_w10 + g_d_x8 * w2 + g_d_x17 * w5 + g_d_x25 * w7
-                    + g_d_x34 * w10
-                )
                 d_x[e, i_u] += g_o0 * g_d_w0  # 0e m=0
                 d_x[e, u + i_u] += g_o1 * g_d_w1  # 1o m=-1
                 d_x[e, 2 * u + i_u] += g_o2 * g_d_w1  # 1o m=0
@@ -762,22 +743,6 @@ def _linear_messages_vjp_vjp_d_x_d_g_o(n0, n1, x, w, g_o, g_d_x, g_d_w, u, v, d_
                 d_x[e, 21 * u + i_u] += g_o4 * g_d_w7  # 2e m=-2
                 d_x[e, 22 * u + i_u] += g_o5 * g_d_w7  # 2e m=-1
                 d_x[e, 23 * u + i_u] += g_o6 * g_d_w7  # 2e m=0
-        # for each channel: d_x24, ..., d_x34
-        for i_u in range(u):
-            for i_v in range(v):
-                g_d_w7 = g_d_w[7 * u * v + i_u * v + i_v]  # 2e block 7 -> block 2
-                g_d_w8 = g_d_w[8 * u * v + i_u * v + i_v]  # 1o block 8 -> block 1
-                g_d_w9 = g_d_w[9 * u * v + i_u * v + i_v]  # 0e block 9 -> block 0
-                g_d_w10 = g_d_w[10 * u * v + i_u * v + i_v]  # 2e block 10 -> block 2
-                g_o0 = g_o[e, i_v]  # 0e m=0
-                g_o1 = g_o[e, v + i_v]  # 1o m=-1
-                g_o2 = g_o[e, 2 * v + i_v]  # 1o m=0
-                g_o3 = g_o[e, 3 * v + i_v]  # 1o m=+1
-                g_o4 = g_o[e, 4 * v + i_v]  # 2e m=-2
-                g_o5 = g_o[e, 5 * v + i_v]  # 2e m=-1
-                g_o6 = g_o[e, 6 * v + i_v]  # 2e m=0
-                g_o7 = g_o[e, 7 * v + i_v]  # 2e m=+1
-                g_o8 = g_o[e, 8 * v + i_v]  # 2e m=+2
                 d_x[e, 24 * u + i_u] += g_o7 * g_d_w7  # 2e m=+1
                 d_x[e, 25 * u + i_u] += g_o8 * g_d_w7  # 2e m=+2
                 d_x[e, 26 * u + i_u] += g_o1 * g_d_w8  # 1o m=-1
@@ -789,6 +754,39 @@ def _linear_messages_vjp_vjp_d_x_d_g_o(n0, n1, x, w, g_o, g_d_x, g_d_w, u, v, d_
                 d_x[e, 32 * u + i_u] += g_o6 * g_d_w10  # 2e m=0
                 d_x[e, 33 * u + i_u] += g_o7 * g_d_w10  # 2e m=+1
                 d_x[e, 34 * u + i_u] += g_o8 * g_d_w10  # 2e m=+2
+                d_g_o[e, i_v] += x0 * g_d_w0 + x12 * g_d_w4 + x29 * g_d_w9 + g_d_x0 * w0 + g_d_x12 * w4 + g_d_x29 * w9  # 0e m=0
+                d_g_o[e, v + i_v] += (  # 1o m=-1
+                    x1 * g_d_w1 + x9 * g_d_w3 + x18 * g_d_w6 + x26 * g_d_w8 + g_d_x1 * w1 + g_d_x9 * w3 + g_d_x18 * w6
+                    + g_d_x26 * w8
+                )
+                d_g_o[e, 2 * v + i_v] += (  # 1o m=0
+                    x2 * g_d_w1 + x10 * g_d_w3 + x19 * g_d_w6 + x27 * g_d_w8 + g_d_x2 * w1 + g_d_x10 * w3 + g_d_x19 * w6
+                    + g_d_x27 * w8
+                )
+                d_g_o[e, 3 * v + i_v] += (  # 1o m=+1
+                    x3 * g_d_w1 + x11 * g_d_w3 + x20 * g_d_w6 + x28 * g_d_w8 + g_d_x3 * w1 + g_d_x11 * w3 + g_d_x20 * w6
+                    + g_d_x28 * w8
+                )
+                d_g_o[e, 4 * v + i_v] += (  # 2e m=-2
+                    x4 * g_d_w2 + x13 * g_d_w5 + x21 * g_d_w7 + x30 * g_d_w10 + g_d_x4 * w2 + g_d_x13 * w5 + g_d_x21 * w7
+                    + g_d_x30 * w10
+                )
+                d_g_o[e, 5 * v + i_v] += (  # 2e m=-1
+                    x5 * g_d_w2 + x14 * g_d_w5 + x22 * g_d_w7 + x31 * g_d_w10 + g_d_x5 * w2 + g_d_x14 * w5 + g_d_x22 * w7
+                    + g_d_x31 * w10
+                )
+                d_g_o[e, 6 * v + i_v] += (  # 2e m=0
+                    x6 * g_d_w2 + x15 * g_d_w5 + x23 * g_d_w7 + x32 * g_d_w10 + g_d_x6 * w2 + g_d_x15 * w5 + g_d_x23 * w7
+                    + g_d_x32 * w10
+                )
+                d_g_o[e, 7 * v + i_v] += (  # 2e m=+1
+                    x7 * g_d_w2 + x16 * g_d_w5 + x24 * g_d_w7 + x33 * g_d_w10 + g_d_x7 * w2 + g_d_x16 * w5 + g_d_x24 * w7
+                    + g_d_x33 * w10
+                )
+                d_g_o[e, 8 * v + i_v] += (  # 2e m=+2
+                    x8 * g_d_w2 + x17 * g_d_w5 + x25 * g_d_w7 + x34 * g_d_w10 + g_d_x8 * w2 + g_d_x17 * w5 + g_d_x25 * w7
+                    + g_d_x34 * w10
+                )
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
@@ -880,20 +878,20 @@ def linear_messages_vjp_vjp(x, w, g_o, g_d_x, g_d_w, u, v, *, threads=1):
         ("g_d_x", g_d_x, (rows, 35 * u)),
         ("g_d_w", g_d_w, (11 * u * v,)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (105 * u + 18 * v), threads))
     d_x = np.empty((rows, 35 * u), x.dtype)
     d_g_o = np.empty((rows, 9 * v), x.dtype)
-    _run(_linear_messages_vjp_vjp_d_x_d_g_o, cuts, threads, (x, w, g_o, g_d_x, g_d_w, u, v, d_x, d_g_o))
-    cuts = _cut_rows(rows, PARTIAL_SUMS)
-    d_w = np.zeros((len(cuts) - 1, 11 * u * v), x.dtype)
-    _run_partial(_linear_messages_vjp_vjp_d_w, cuts, threads, (g_o, g_d_x, u, v,), (d_w,))
+    run(_linear_messages_vjp_vjp_d_x_d_g_o, [(*cut, x, w, g_o, g_d_x, g_d_w, u, v, d_x, d_g_o) for cut in cuts], threads)
+    cuts = cut_rows(rows, sums_of(rows * (9 * v + 35 * u)))
+    d_w = np.zeros((len(cuts), 11 * u * v), x.dtype)
+    run(_linear_messages_vjp_vjp_d_w, [(*cut, g_o, g_d_x, u, v, d_w[i]) for i, cut in enumerate(cuts)], threads)
     d_w = d_w.sum(axis=0)
     return d_x, d_w, d_g_o
 
 
-def _line(array, i):
-    """One row of an array, as a kernel takes it."""
-    return array[i]
+def serial(name, dtype, arguments, **extents):
+    """A serial function by its name; it is compiled for what it is given."""
+    return globals()[name]
 
 
 def _operands(what, *operands):
@@ -908,48 +906,82 @@ def _operands(what, *operands):
     return [a if a.flags.c_contiguous else np.ascontiguousarray(a) for _, a, _ in operands]
 
 
-def _cut_rows(rows, pieces):
-    """Row numbers that cut the rows into equal pieces."""
-    pieces = max(1, min(pieces, rows))
-    return [rows * i // pieces for i in range(pieces + 1)]
+def pieces_of(work, threads):
+    """Into how many pieces rows are cut whose kernel touches `work` array elements: four for each thread, or one."""
+    return 4 * threads if threads > 1 and work >= WORTH_THREADS else 1
 
 
-def _cut_edges(start, pieces):
-    """Row numbers that cut CSR rows into pieces of equally many edges."""
+def sums_of(work):
+    """Into how many pieces a sum over rows is cut: the same for any number of threads, hence so is the result."""
+    return max(1, min(16, 4 * work // WORTH_THREADS))
+
+
+def cut_rows(rows, pieces):
+    """Cut rows into equal pieces, (first, last + 1)."""
+    return _cuts([rows * i // pieces for i in range(pieces + 1)])
+
+
+def cut_edges(start, pieces):
+    """Cut CSR rows into pieces of equally many edges, (first, last + 1)."""
     rows = start.size - 1
     if pieces == 1:
-        return [0, rows]
+        return _cuts([0, rows])
     inner = np.searchsorted(start, [start[-1] * i // pieces for i in range(1, pieces)])
-    return [0, *(min(int(n), rows) for n in inner), rows]
+    return _cuts([0, *np.minimum(inner, rows).tolist(), rows])
 
 
-@lru_cache(maxsize=8)
-def _pool(process, threads):
-    """Worker threads of this process; a forked child makes its own."""
-    return ThreadPoolExecutor(threads)
+def _cuts(rows):
+    return [(n0, n1) for n0, n1 in zip(rows[:-1], rows[1:]) if n1 > n0]
 
 
-def _run(kernel, cuts, threads, arguments):
-    """Run a serial kernel over each piece of rows, the last one in the calling thread."""
-    pieces = [(n0, n1) for n0, n1 in zip(cuts[:-1], cuts[1:]) if n1 > n0]
-    if threads == 1 or len(pieces) < 2:
-        for n0, n1 in pieces:
-            kernel(n0, n1, *arguments)
-        return
-    pool = _pool(getpid(), threads)
-    waiting = [pool.submit(kernel, n0, n1, *arguments) for n0, n1 in pieces[:-1]]
-    kernel(*pieces[-1], *arguments)
-    for result in waiting:
-        result.result()
+def run(compute, jobs, threads):
+    """Call a serial function with each of the jobs, which write to different places.
 
-
-def _run_partial(kernel, cuts, threads, arguments, outputs):
-    """Run a kernel that sums over rows: each piece has its own line in every output."""
-    pieces = enumerate(zip(cuts[:-1], cuts[1:]))
-    jobs = [(n0, n1, *arguments, *(_line(o, i) for o in outputs)) for i, (n0, n1) in pieces if n1 > n0]
-    if threads == 1 or len(jobs) < 2:
+    The calling thread takes part, job by job, so that a thread which comes late costs nothing.
+    """
+    count = min(threads, len(jobs))
+    if count < 2:
         for job in jobs:
-            kernel(*job)
+            compute(*job)
         return
-    for result in [_pool(getpid(), threads).submit(kernel, *job) for job in jobs]:
-        result.result()
+    todo, done = deque(jobs), SimpleQueue()
+    for number in range(1, count):
+        _worker(getpid(), number)
+        _calls(getpid()).put((compute, todo, done))
+    _take(compute, todo, done)
+    for error in [done.get() for _ in jobs]:
+        if error is not None:
+            raise error
+
+
+def _take(compute, todo, done):
+    """Do jobs until none is left."""
+    while True:
+        try:
+            job = todo.popleft()
+        except IndexError:
+            return
+        try:
+            compute(*job)
+            done.put(None)
+        except Exception as error:
+            done.put(error)
+
+
+@lru_cache(maxsize=None)
+def _calls(process):
+    """What the workers of this process wait for; a forked child has its own."""
+    return SimpleQueue()
+
+
+@lru_cache(maxsize=None)
+def _worker(process, number):
+    """A thread that helps with any call; it ends with the process."""
+    thread = Thread(target=_wait, args=(_calls(process),), daemon=True)
+    thread.start()
+    return thread
+
+
+def _wait(calls):
+    while True:
+        _take(*calls.get())

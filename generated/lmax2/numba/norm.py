@@ -9,7 +9,7 @@
 #
 # conventions  real basis, m = -l ... l, polar axis y (e3nn >= 0.5); w3j of unit norm;
 #              rows of (component, channel), channels fast
-# source       irrepc/frontend, templates/numba/module.py.jinja 34f393d4
+# source       irrepc/frontend, templates/numba/module.py.jinja 432241d8
 # cost                                                            mul    add   load  store
 #              squared_norm (o)                  per row and u      9      6      9      3
 #              squared_norm_vjp (d_x)            per row and u     18      0     12      9
@@ -17,9 +17,11 @@
 # ────────────────────────────────────────────────────────────────────────────────────────────────────
 """The squared length of each channel."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
 from functools import lru_cache
 from os import getpid
+from queue import SimpleQueue
+from threading import Thread
 from typing import NamedTuple
 
 import numba
@@ -27,12 +29,27 @@ import numpy as np
 
 __all__ = ["squared_norm", "squared_norm_vjp", "squared_norm_vjp_vjp"]
 
-PARTIAL_SUMS = 16
-"""Into how many pieces a sum over rows is cut: fixed, so that it does not depend on the number of threads."""
+WORTH_THREADS = 2**21
+"""How many array elements a kernel must touch, over all its rows, before it runs on several threads."""
+ADDRESSES = False
+"""Whether the serial functions take addresses of arrays, or arrays."""
 
 # What each function takes and gives: (name, rows, index, ((components, channel axes), ...)).
 SPEC = {
     "squared_norm": ((('x', 'row', None, ((9, ('u',)),)),), (('o', 'row', None, ((3, ('u',)),)),), (), ('u',)),
+}
+# By which serial functions each is computed: (name, arguments after the first and the last row, index whose rows it
+# runs over (None: those of the loop), what it computes).
+PARTS = {
+    "squared_norm": (
+        ('_squared_norm_o', ('x', 'u', 'o'), None, ('o',)),
+    ),
+    "squared_norm_vjp": (
+        ('_squared_norm_vjp_d_x', ('x', 'g_o', 'u', 'd_x'), None, ('d_x',)),
+    ),
+    "squared_norm_vjp_vjp": (
+        ('_squared_norm_vjp_vjp_d_x_d_g_o', ('x', 'g_o', 'g_d_x', 'u', 'd_x', 'd_g_o'), None, ('d_x', 'd_g_o')),
+    ),
 }
 
 
@@ -83,9 +100,9 @@ def squared_norm(x, u, *, threads=1):
     """
     rows = x.shape[0]
     x, = _operands("squared_norm", ("x", x, (rows, 9 * u)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (12 * u), threads))
     o = np.empty((rows, 3 * u), x.dtype)
-    _run(_squared_norm_o, cuts, threads, (x, u, o))
+    run(_squared_norm_o, [(*cut, x, u, o) for cut in cuts], threads)
     return o
 
 
@@ -130,9 +147,9 @@ def squared_norm_vjp(x, g_o, u, *, threads=1):
     """
     rows = x.shape[0]
     x, g_o = _operands("squared_norm_vjp", ("x", x, (rows, 9 * u)), ("g_o", g_o, (rows, 3 * u)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (21 * u), threads))
     d_x = np.empty((rows, 9 * u), x.dtype)
-    _run(_squared_norm_vjp_d_x, cuts, threads, (x, g_o, u, d_x))
+    run(_squared_norm_vjp_d_x, [(*cut, x, g_o, u, d_x) for cut in cuts], threads)
     return d_x
 
 
@@ -142,7 +159,7 @@ def _squared_norm_vjp_vjp_d_x_d_g_o(n0, n1, x, g_o, g_d_x, u, d_x, d_g_o):
     C0 = real(2.0)  # 2
     for n in range(n0, n1):
         e = n
-        # for each channel: d_g_o0, ..., d_x8
+        # for each channel: d_x0, ..., d_g_o2
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 0e m=0
             g_d_x1 = g_d_x[e, u + i_u]  # 1o m=-1
@@ -165,9 +182,6 @@ def _squared_norm_vjp_vjp_d_x_d_g_o(n0, n1, x, g_o, g_d_x, u, d_x, d_g_o):
             x6 = x[e, 6 * u + i_u]  # 2e m=0
             x7 = x[e, 7 * u + i_u]  # 2e m=+1
             x8 = x[e, 8 * u + i_u]  # 2e m=+2
-            d_g_o[e, i_u] = C0 * g_d_x0 * x0  # |0e|²
-            d_g_o[e, u + i_u] = C0 * (g_d_x1 * x1 + g_d_x2 * x2 + g_d_x3 * x3)  # |1o|²
-            d_g_o[e, 2 * u + i_u] = C0 * (g_d_x4 * x4 + g_d_x5 * x5 + g_d_x6 * x6 + g_d_x7 * x7 + g_d_x8 * x8)  # |2e|²
             d_x[e, i_u] = C0 * g_d_x0 * g_o0  # 0e m=0
             d_x[e, u + i_u] = C0 * g_d_x1 * g_o1  # 1o m=-1
             d_x[e, 2 * u + i_u] = C0 * g_d_x2 * g_o1  # 1o m=0
@@ -177,6 +191,9 @@ def _squared_norm_vjp_vjp_d_x_d_g_o(n0, n1, x, g_o, g_d_x, u, d_x, d_g_o):
             d_x[e, 6 * u + i_u] = C0 * g_d_x6 * g_o2  # 2e m=0
             d_x[e, 7 * u + i_u] = C0 * g_d_x7 * g_o2  # 2e m=+1
             d_x[e, 8 * u + i_u] = C0 * g_d_x8 * g_o2  # 2e m=+2
+            d_g_o[e, i_u] = C0 * g_d_x0 * x0  # |0e|²
+            d_g_o[e, u + i_u] = C0 * (g_d_x1 * x1 + g_d_x2 * x2 + g_d_x3 * x3)  # |1o|²
+            d_g_o[e, 2 * u + i_u] = C0 * (g_d_x4 * x4 + g_d_x5 * x5 + g_d_x6 * x6 + g_d_x7 * x7 + g_d_x8 * x8)  # |2e|²
 
 
 def squared_norm_vjp_vjp(x, g_o, g_d_x, u, *, threads=1):
@@ -195,16 +212,16 @@ def squared_norm_vjp_vjp(x, g_o, g_d_x, u, *, threads=1):
         ("g_o", g_o, (rows, 3 * u)),
         ("g_d_x", g_d_x, (rows, 9 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (33 * u), threads))
     d_x = np.empty((rows, 9 * u), x.dtype)
     d_g_o = np.empty((rows, 3 * u), x.dtype)
-    _run(_squared_norm_vjp_vjp_d_x_d_g_o, cuts, threads, (x, g_o, g_d_x, u, d_x, d_g_o))
+    run(_squared_norm_vjp_vjp_d_x_d_g_o, [(*cut, x, g_o, g_d_x, u, d_x, d_g_o) for cut in cuts], threads)
     return d_x, d_g_o
 
 
-def _line(array, i):
-    """One row of an array, as a kernel takes it."""
-    return array[i]
+def serial(name, dtype, arguments, **extents):
+    """A serial function by its name; it is compiled for what it is given."""
+    return globals()[name]
 
 
 def _operands(what, *operands):
@@ -219,48 +236,82 @@ def _operands(what, *operands):
     return [a if a.flags.c_contiguous else np.ascontiguousarray(a) for _, a, _ in operands]
 
 
-def _cut_rows(rows, pieces):
-    """Row numbers that cut the rows into equal pieces."""
-    pieces = max(1, min(pieces, rows))
-    return [rows * i // pieces for i in range(pieces + 1)]
+def pieces_of(work, threads):
+    """Into how many pieces rows are cut whose kernel touches `work` array elements: four for each thread, or one."""
+    return 4 * threads if threads > 1 and work >= WORTH_THREADS else 1
 
 
-def _cut_edges(start, pieces):
-    """Row numbers that cut CSR rows into pieces of equally many edges."""
+def sums_of(work):
+    """Into how many pieces a sum over rows is cut: the same for any number of threads, hence so is the result."""
+    return max(1, min(16, 4 * work // WORTH_THREADS))
+
+
+def cut_rows(rows, pieces):
+    """Cut rows into equal pieces, (first, last + 1)."""
+    return _cuts([rows * i // pieces for i in range(pieces + 1)])
+
+
+def cut_edges(start, pieces):
+    """Cut CSR rows into pieces of equally many edges, (first, last + 1)."""
     rows = start.size - 1
     if pieces == 1:
-        return [0, rows]
+        return _cuts([0, rows])
     inner = np.searchsorted(start, [start[-1] * i // pieces for i in range(1, pieces)])
-    return [0, *(min(int(n), rows) for n in inner), rows]
+    return _cuts([0, *np.minimum(inner, rows).tolist(), rows])
 
 
-@lru_cache(maxsize=8)
-def _pool(process, threads):
-    """Worker threads of this process; a forked child makes its own."""
-    return ThreadPoolExecutor(threads)
+def _cuts(rows):
+    return [(n0, n1) for n0, n1 in zip(rows[:-1], rows[1:]) if n1 > n0]
 
 
-def _run(kernel, cuts, threads, arguments):
-    """Run a serial kernel over each piece of rows, the last one in the calling thread."""
-    pieces = [(n0, n1) for n0, n1 in zip(cuts[:-1], cuts[1:]) if n1 > n0]
-    if threads == 1 or len(pieces) < 2:
-        for n0, n1 in pieces:
-            kernel(n0, n1, *arguments)
-        return
-    pool = _pool(getpid(), threads)
-    waiting = [pool.submit(kernel, n0, n1, *arguments) for n0, n1 in pieces[:-1]]
-    kernel(*pieces[-1], *arguments)
-    for result in waiting:
-        result.result()
+def run(compute, jobs, threads):
+    """Call a serial function with each of the jobs, which write to different places.
 
-
-def _run_partial(kernel, cuts, threads, arguments, outputs):
-    """Run a kernel that sums over rows: each piece has its own line in every output."""
-    pieces = enumerate(zip(cuts[:-1], cuts[1:]))
-    jobs = [(n0, n1, *arguments, *(_line(o, i) for o in outputs)) for i, (n0, n1) in pieces if n1 > n0]
-    if threads == 1 or len(jobs) < 2:
+    The calling thread takes part, job by job, so that a thread which comes late costs nothing.
+    """
+    count = min(threads, len(jobs))
+    if count < 2:
         for job in jobs:
-            kernel(*job)
+            compute(*job)
         return
-    for result in [_pool(getpid(), threads).submit(kernel, *job) for job in jobs]:
-        result.result()
+    todo, done = deque(jobs), SimpleQueue()
+    for number in range(1, count):
+        _worker(getpid(), number)
+        _calls(getpid()).put((compute, todo, done))
+    _take(compute, todo, done)
+    for error in [done.get() for _ in jobs]:
+        if error is not None:
+            raise error
+
+
+def _take(compute, todo, done):
+    """Do jobs until none is left."""
+    while True:
+        try:
+            job = todo.popleft()
+        except IndexError:
+            return
+        try:
+            compute(*job)
+            done.put(None)
+        except Exception as error:
+            done.put(error)
+
+
+@lru_cache(maxsize=None)
+def _calls(process):
+    """What the workers of this process wait for; a forked child has its own."""
+    return SimpleQueue()
+
+
+@lru_cache(maxsize=None)
+def _worker(process, number):
+    """A thread that helps with any call; it ends with the process."""
+    thread = Thread(target=_wait, args=(_calls(process),), daemon=True)
+    thread.start()
+    return thread
+
+
+def _wait(calls):
+    while True:
+        _take(*calls.get())

@@ -9,7 +9,7 @@
 #
 # conventions  real basis, m = -l ... l, polar axis y (e3nn >= 0.5); w3j of unit norm;
 #              rows of (component, channel), channels fast
-# source       irrepc/frontend, templates/numba/module.py.jinja 34f393d4
+# source       irrepc/frontend, templates/numba/module.py.jinja 432241d8
 # cost                                                             mul    add   load  store
 #              spherical_harmonics (Y)                  per row     15      3      3      9
 #              spherical_harmonics_vjp (d_r)            per row     23     11     11      3
@@ -17,9 +17,11 @@
 # ────────────────────────────────────────────────────────────────────────────────────────────────────
 """Real solid harmonics r^l·Y_lm for l = 0 ... 2."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
 from functools import lru_cache
 from os import getpid
+from queue import SimpleQueue
+from threading import Thread
 from typing import NamedTuple
 
 import numba
@@ -27,12 +29,27 @@ import numpy as np
 
 __all__ = ["spherical_harmonics", "spherical_harmonics_vjp", "spherical_harmonics_vjp_vjp"]
 
-PARTIAL_SUMS = 16
-"""Into how many pieces a sum over rows is cut: fixed, so that it does not depend on the number of threads."""
+WORTH_THREADS = 2**21
+"""How many array elements a kernel must touch, over all its rows, before it runs on several threads."""
+ADDRESSES = False
+"""Whether the serial functions take addresses of arrays, or arrays."""
 
 # What each function takes and gives: (name, rows, index, ((components, channel axes), ...)).
 SPEC = {
     "spherical_harmonics": ((('r', 'row', None, ((3, ()),)),), (('Y', 'row', None, ((9, ()),)),), (), ()),
+}
+# By which serial functions each is computed: (name, arguments after the first and the last row, index whose rows it
+# runs over (None: those of the loop), what it computes).
+PARTS = {
+    "spherical_harmonics": (
+        ('_spherical_harmonics_Y', ('r', 'Y'), None, ('Y',)),
+    ),
+    "spherical_harmonics_vjp": (
+        ('_spherical_harmonics_vjp_d_r', ('r', 'g_Y', 'd_r'), None, ('d_r',)),
+    ),
+    "spherical_harmonics_vjp_vjp": (
+        ('_spherical_harmonics_vjp_vjp_d_r_d_g_Y', ('r', 'g_Y', 'g_d_r', 'd_r', 'd_g_Y'), None, ('d_r', 'd_g_Y')),
+    ),
 }
 
 
@@ -98,9 +115,9 @@ def spherical_harmonics(r, *, threads=1):
     """
     rows = r.shape[0]
     r, = _operands("spherical_harmonics", ("r", r, (rows, 3)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (12), threads))
     Y = np.empty((rows, 9), r.dtype)
-    _run(_spherical_harmonics_Y, cuts, threads, (r, Y))
+    run(_spherical_harmonics_Y, [(*cut, r, Y) for cut in cuts], threads)
     return Y
 
 
@@ -151,9 +168,9 @@ def spherical_harmonics_vjp(r, g_Y, *, threads=1):
     """
     rows = r.shape[0]
     r, g_Y = _operands("spherical_harmonics_vjp", ("r", r, (rows, 3)), ("g_Y", g_Y, (rows, 9)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (15), threads))
     d_r = np.empty((rows, 3), r.dtype)
-    _run(_spherical_harmonics_vjp_d_r, cuts, threads, (r, g_Y, d_r))
+    run(_spherical_harmonics_vjp_d_r, [(*cut, r, g_Y, d_r) for cut in cuts], threads)
     return d_r
 
 
@@ -168,9 +185,9 @@ def _spherical_harmonics_vjp_vjp_d_r_d_g_Y(n0, n1, r, g_Y, g_d_r, d_r, d_g_Y):
     C4 = real(2.23606797749979)  # √5
     C5 = real(3.872983346207417)  # √15
     for n in range(n0, n1):
-        for i in range(9):
-            d_g_Y[n, i] = zero
         e = n
+        for i in range(9):
+            d_g_Y[e, i] = zero
         g_Y4 = g_Y[e, 4]  # l=2 m=-2
         g_Y5 = g_Y[e, 5]  # l=2 m=-1
         g_Y6 = g_Y[e, 6]  # l=2 m=0
@@ -229,16 +246,16 @@ def spherical_harmonics_vjp_vjp(r, g_Y, g_d_r, *, threads=1):
         ("g_Y", g_Y, (rows, 9)),
         ("g_d_r", g_d_r, (rows, 3)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (27), threads))
     d_r = np.empty((rows, 3), r.dtype)
     d_g_Y = np.empty((rows, 9), r.dtype)
-    _run(_spherical_harmonics_vjp_vjp_d_r_d_g_Y, cuts, threads, (r, g_Y, g_d_r, d_r, d_g_Y))
+    run(_spherical_harmonics_vjp_vjp_d_r_d_g_Y, [(*cut, r, g_Y, g_d_r, d_r, d_g_Y) for cut in cuts], threads)
     return d_r, d_g_Y
 
 
-def _line(array, i):
-    """One row of an array, as a kernel takes it."""
-    return array[i]
+def serial(name, dtype, arguments, **extents):
+    """A serial function by its name; it is compiled for what it is given."""
+    return globals()[name]
 
 
 def _operands(what, *operands):
@@ -253,48 +270,82 @@ def _operands(what, *operands):
     return [a if a.flags.c_contiguous else np.ascontiguousarray(a) for _, a, _ in operands]
 
 
-def _cut_rows(rows, pieces):
-    """Row numbers that cut the rows into equal pieces."""
-    pieces = max(1, min(pieces, rows))
-    return [rows * i // pieces for i in range(pieces + 1)]
+def pieces_of(work, threads):
+    """Into how many pieces rows are cut whose kernel touches `work` array elements: four for each thread, or one."""
+    return 4 * threads if threads > 1 and work >= WORTH_THREADS else 1
 
 
-def _cut_edges(start, pieces):
-    """Row numbers that cut CSR rows into pieces of equally many edges."""
+def sums_of(work):
+    """Into how many pieces a sum over rows is cut: the same for any number of threads, hence so is the result."""
+    return max(1, min(16, 4 * work // WORTH_THREADS))
+
+
+def cut_rows(rows, pieces):
+    """Cut rows into equal pieces, (first, last + 1)."""
+    return _cuts([rows * i // pieces for i in range(pieces + 1)])
+
+
+def cut_edges(start, pieces):
+    """Cut CSR rows into pieces of equally many edges, (first, last + 1)."""
     rows = start.size - 1
     if pieces == 1:
-        return [0, rows]
+        return _cuts([0, rows])
     inner = np.searchsorted(start, [start[-1] * i // pieces for i in range(1, pieces)])
-    return [0, *(min(int(n), rows) for n in inner), rows]
+    return _cuts([0, *np.minimum(inner, rows).tolist(), rows])
 
 
-@lru_cache(maxsize=8)
-def _pool(process, threads):
-    """Worker threads of this process; a forked child makes its own."""
-    return ThreadPoolExecutor(threads)
+def _cuts(rows):
+    return [(n0, n1) for n0, n1 in zip(rows[:-1], rows[1:]) if n1 > n0]
 
 
-def _run(kernel, cuts, threads, arguments):
-    """Run a serial kernel over each piece of rows, the last one in the calling thread."""
-    pieces = [(n0, n1) for n0, n1 in zip(cuts[:-1], cuts[1:]) if n1 > n0]
-    if threads == 1 or len(pieces) < 2:
-        for n0, n1 in pieces:
-            kernel(n0, n1, *arguments)
-        return
-    pool = _pool(getpid(), threads)
-    waiting = [pool.submit(kernel, n0, n1, *arguments) for n0, n1 in pieces[:-1]]
-    kernel(*pieces[-1], *arguments)
-    for result in waiting:
-        result.result()
+def run(compute, jobs, threads):
+    """Call a serial function with each of the jobs, which write to different places.
 
-
-def _run_partial(kernel, cuts, threads, arguments, outputs):
-    """Run a kernel that sums over rows: each piece has its own line in every output."""
-    pieces = enumerate(zip(cuts[:-1], cuts[1:]))
-    jobs = [(n0, n1, *arguments, *(_line(o, i) for o in outputs)) for i, (n0, n1) in pieces if n1 > n0]
-    if threads == 1 or len(jobs) < 2:
+    The calling thread takes part, job by job, so that a thread which comes late costs nothing.
+    """
+    count = min(threads, len(jobs))
+    if count < 2:
         for job in jobs:
-            kernel(*job)
+            compute(*job)
         return
-    for result in [_pool(getpid(), threads).submit(kernel, *job) for job in jobs]:
-        result.result()
+    todo, done = deque(jobs), SimpleQueue()
+    for number in range(1, count):
+        _worker(getpid(), number)
+        _calls(getpid()).put((compute, todo, done))
+    _take(compute, todo, done)
+    for error in [done.get() for _ in jobs]:
+        if error is not None:
+            raise error
+
+
+def _take(compute, todo, done):
+    """Do jobs until none is left."""
+    while True:
+        try:
+            job = todo.popleft()
+        except IndexError:
+            return
+        try:
+            compute(*job)
+            done.put(None)
+        except Exception as error:
+            done.put(error)
+
+
+@lru_cache(maxsize=None)
+def _calls(process):
+    """What the workers of this process wait for; a forked child has its own."""
+    return SimpleQueue()
+
+
+@lru_cache(maxsize=None)
+def _worker(process, number):
+    """A thread that helps with any call; it ends with the process."""
+    thread = Thread(target=_wait, args=(_calls(process),), daemon=True)
+    thread.start()
+    return thread
+
+
+def _wait(calls):
+    while True:
+        _take(*calls.get())

@@ -79,7 +79,7 @@
 #
 # conventions  real basis, m = -l ... l, polar axis y (e3nn >= 0.5); w3j of unit norm;
 #              rows of (component, channel), channels fast
-# source       irrepc/frontend, templates/numba/module.py.jinja 34f393d4
+# source       irrepc/frontend, templates/numba/module.py.jinja 432241d8
 # cost                                                                            mul    add   load  store
 #              tensor_product_0e_0e_0e (o)                       per row and u      1      0      2      1
 #              tensor_product_0e_0e_0e_vjp (d_x, d_y)            per row and u      2      1      3      1
@@ -151,7 +151,7 @@
 #              tensor_product_2e_1o_2o_vjp (d_x, d_y)            per row           12      3      3      3
 #              tensor_product_2e_1o_2o_vjp (d_x, d_y)            per row and u     32     27     10      5
 #              tensor_product_2e_1o_2o_vjp_vjp (d_x, d_y, d_g_o) per row           18      3      6      3
-#              tensor_product_2e_1o_2o_vjp_vjp (d_x, d_y, d_g_o) per row and u     64     54     25     10
+#              tensor_product_2e_1o_2o_vjp_vjp (d_x, d_y, d_g_o) per row and u     64     54     23     10
 #              tensor_product_2e_2e_0e (o)                       per row            5      0      5      0
 #              tensor_product_2e_2e_0e (o)                       per row and u      5      4      5      1
 #              tensor_product_2e_2e_0e_vjp (d_x, d_y)            per row           10      0      5      5
@@ -163,7 +163,7 @@
 #              tensor_product_2e_2e_1e_vjp (d_x, d_y)            per row           22      8      5      5
 #              tensor_product_2e_2e_1e_vjp (d_x, d_y)            per row and u     28     23      8      5
 #              tensor_product_2e_2e_1e_vjp_vjp (d_x, d_y, d_g_o) per row           33     10     10      5
-#              tensor_product_2e_2e_1e_vjp_vjp (d_x, d_y, d_g_o) per row and u     56     48     21      8
+#              tensor_product_2e_2e_1e_vjp_vjp (d_x, d_y, d_g_o) per row and u     56     48     23      8
 #              tensor_product_2e_2e_2e (o)                       per row           12      2      5      0
 #              tensor_product_2e_2e_2e (o)                       per row and u     23     18      5      5
 #              tensor_product_2e_2e_2e_vjp (d_x, d_y)            per row           24      9      5      5
@@ -173,9 +173,11 @@
 # ────────────────────────────────────────────────────────────────────────────────────────────────────
 """Clebsch-Gordan products of two irreps up to degree 2, one function for each path."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
 from functools import lru_cache
 from os import getpid
+from queue import SimpleQueue
+from threading import Thread
 from typing import NamedTuple
 
 import numba
@@ -183,8 +185,10 @@ import numpy as np
 
 __all__ = ["tensor_product_0e_0e_0e", "tensor_product_0e_0e_0e_vjp", "tensor_product_0e_0e_0e_vjp_vjp", "tensor_product_0e_1o_1o", "tensor_product_0e_1o_1o_vjp", "tensor_product_0e_1o_1o_vjp_vjp", "tensor_product_0e_2e_2e", "tensor_product_0e_2e_2e_vjp", "tensor_product_0e_2e_2e_vjp_vjp", "tensor_product_1o_0e_1o", "tensor_product_1o_0e_1o_vjp", "tensor_product_1o_0e_1o_vjp_vjp", "tensor_product_1o_1o_0e", "tensor_product_1o_1o_0e_vjp", "tensor_product_1o_1o_0e_vjp_vjp", "tensor_product_1o_1o_1e", "tensor_product_1o_1o_1e_vjp", "tensor_product_1o_1o_1e_vjp_vjp", "tensor_product_1o_1o_2e", "tensor_product_1o_1o_2e_vjp", "tensor_product_1o_1o_2e_vjp_vjp", "tensor_product_1o_2e_1o", "tensor_product_1o_2e_1o_vjp", "tensor_product_1o_2e_1o_vjp_vjp", "tensor_product_1o_2e_2o", "tensor_product_1o_2e_2o_vjp", "tensor_product_1o_2e_2o_vjp_vjp", "tensor_product_2e_0e_2e", "tensor_product_2e_0e_2e_vjp", "tensor_product_2e_0e_2e_vjp_vjp", "tensor_product_2e_1o_1o", "tensor_product_2e_1o_1o_vjp", "tensor_product_2e_1o_1o_vjp_vjp", "tensor_product_2e_1o_2o", "tensor_product_2e_1o_2o_vjp", "tensor_product_2e_1o_2o_vjp_vjp", "tensor_product_2e_2e_0e", "tensor_product_2e_2e_0e_vjp", "tensor_product_2e_2e_0e_vjp_vjp", "tensor_product_2e_2e_1e", "tensor_product_2e_2e_1e_vjp", "tensor_product_2e_2e_1e_vjp_vjp", "tensor_product_2e_2e_2e", "tensor_product_2e_2e_2e_vjp", "tensor_product_2e_2e_2e_vjp_vjp"]
 
-PARTIAL_SUMS = 16
-"""Into how many pieces a sum over rows is cut: fixed, so that it does not depend on the number of threads."""
+WORTH_THREADS = 2**21
+"""How many array elements a kernel must touch, over all its rows, before it runs on several threads."""
+ADDRESSES = False
+"""Whether the serial functions take addresses of arrays, or arrays."""
 
 # What each function takes and gives: (name, rows, index, ((components, channel axes), ...)).
 SPEC = {
@@ -203,6 +207,145 @@ SPEC = {
     "tensor_product_2e_2e_0e": ((('x', 'row', None, ((5, ('u',)),)), ('y', 'row', None, ((5, ()),))), (('o', 'row', None, ((1, ('u',)),)),), (), ('u',)),
     "tensor_product_2e_2e_1e": ((('x', 'row', None, ((5, ('u',)),)), ('y', 'row', None, ((5, ()),))), (('o', 'row', None, ((3, ('u',)),)),), (), ('u',)),
     "tensor_product_2e_2e_2e": ((('x', 'row', None, ((5, ('u',)),)), ('y', 'row', None, ((5, ()),))), (('o', 'row', None, ((5, ('u',)),)),), (), ('u',)),
+}
+# By which serial functions each is computed: (name, arguments after the first and the last row, index whose rows it
+# runs over (None: those of the loop), what it computes).
+PARTS = {
+    "tensor_product_0e_0e_0e": (
+        ('_tensor_product_0e_0e_0e_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_0e_0e_0e_vjp": (
+        ('_tensor_product_0e_0e_0e_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_0e_0e_0e_vjp_vjp": (
+        ('_tensor_product_0e_0e_0e_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_0e_1o_1o": (
+        ('_tensor_product_0e_1o_1o_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_0e_1o_1o_vjp": (
+        ('_tensor_product_0e_1o_1o_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_0e_1o_1o_vjp_vjp": (
+        ('_tensor_product_0e_1o_1o_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_0e_2e_2e": (
+        ('_tensor_product_0e_2e_2e_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_0e_2e_2e_vjp": (
+        ('_tensor_product_0e_2e_2e_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_0e_2e_2e_vjp_vjp": (
+        ('_tensor_product_0e_2e_2e_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_1o_0e_1o": (
+        ('_tensor_product_1o_0e_1o_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_1o_0e_1o_vjp": (
+        ('_tensor_product_1o_0e_1o_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_1o_0e_1o_vjp_vjp": (
+        ('_tensor_product_1o_0e_1o_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_1o_1o_0e": (
+        ('_tensor_product_1o_1o_0e_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_1o_1o_0e_vjp": (
+        ('_tensor_product_1o_1o_0e_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_1o_1o_0e_vjp_vjp": (
+        ('_tensor_product_1o_1o_0e_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_1o_1o_1e": (
+        ('_tensor_product_1o_1o_1e_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_1o_1o_1e_vjp": (
+        ('_tensor_product_1o_1o_1e_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_1o_1o_1e_vjp_vjp": (
+        ('_tensor_product_1o_1o_1e_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_1o_1o_2e": (
+        ('_tensor_product_1o_1o_2e_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_1o_1o_2e_vjp": (
+        ('_tensor_product_1o_1o_2e_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_1o_1o_2e_vjp_vjp": (
+        ('_tensor_product_1o_1o_2e_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_1o_2e_1o": (
+        ('_tensor_product_1o_2e_1o_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_1o_2e_1o_vjp": (
+        ('_tensor_product_1o_2e_1o_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_1o_2e_1o_vjp_vjp": (
+        ('_tensor_product_1o_2e_1o_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_1o_2e_2o": (
+        ('_tensor_product_1o_2e_2o_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_1o_2e_2o_vjp": (
+        ('_tensor_product_1o_2e_2o_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_1o_2e_2o_vjp_vjp": (
+        ('_tensor_product_1o_2e_2o_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_2e_0e_2e": (
+        ('_tensor_product_2e_0e_2e_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_2e_0e_2e_vjp": (
+        ('_tensor_product_2e_0e_2e_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_2e_0e_2e_vjp_vjp": (
+        ('_tensor_product_2e_0e_2e_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_2e_1o_1o": (
+        ('_tensor_product_2e_1o_1o_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_2e_1o_1o_vjp": (
+        ('_tensor_product_2e_1o_1o_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_2e_1o_1o_vjp_vjp": (
+        ('_tensor_product_2e_1o_1o_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_2e_1o_2o": (
+        ('_tensor_product_2e_1o_2o_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_2e_1o_2o_vjp": (
+        ('_tensor_product_2e_1o_2o_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_2e_1o_2o_vjp_vjp": (
+        ('_tensor_product_2e_1o_2o_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_2e_2e_0e": (
+        ('_tensor_product_2e_2e_0e_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_2e_2e_0e_vjp": (
+        ('_tensor_product_2e_2e_0e_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_2e_2e_0e_vjp_vjp": (
+        ('_tensor_product_2e_2e_0e_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_2e_2e_1e": (
+        ('_tensor_product_2e_2e_1e_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_2e_2e_1e_vjp": (
+        ('_tensor_product_2e_2e_1e_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_2e_2e_1e_vjp_vjp": (
+        ('_tensor_product_2e_2e_1e_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
+    "tensor_product_2e_2e_2e": (
+        ('_tensor_product_2e_2e_2e_o', ('x', 'y', 'u', 'o'), None, ('o',)),
+    ),
+    "tensor_product_2e_2e_2e_vjp": (
+        ('_tensor_product_2e_2e_2e_vjp_d_x_d_y', ('x', 'y', 'g_o', 'u', 'd_x', 'd_y'), None, ('d_x', 'd_y')),
+    ),
+    "tensor_product_2e_2e_2e_vjp_vjp": (
+        ('_tensor_product_2e_2e_2e_vjp_vjp_d_x_d_y_d_g_o', ('x', 'y', 'g_o', 'g_d_x', 'g_d_y', 'u', 'd_x', 'd_y', 'd_g_o'), None, ('d_x', 'd_y', 'd_g_o')),
+    ),
 }
 
 
@@ -245,9 +388,9 @@ def tensor_product_0e_0e_0e(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_0e_0e_0e", ("x", x, (rows, u)), ("y", y, (rows, 1)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (2 * u + 1), threads))
     o = np.empty((rows, u), x.dtype)
-    _run(_tensor_product_0e_0e_0e_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_0e_0e_0e_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -284,10 +427,10 @@ def tensor_product_0e_0e_0e_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 1)),
         ("g_o", g_o, (rows, u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (3 * u + 2), threads))
     d_x = np.empty((rows, u), x.dtype)
     d_y = np.empty((rows, 1), x.dtype)
-    _run(_tensor_product_0e_0e_0e_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_0e_0e_0e_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -299,15 +442,15 @@ def _tensor_product_0e_0e_0e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         e = n
         g_d_y0 = g_d_y[e, 0]  # 0e m=0
         y0 = y[e, 0]  # 0e m=0
-        # for each channel: d_g_o0, d_x0, m0
+        # for each channel: d_x0, m0, d_g_o0
         m0 = zero
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 0e m=0
             g_o0 = g_o[e, i_u]  # 0e m=0
             x0 = x[e, i_u]  # 0e m=0
-            d_g_o[e, i_u] = y0 * g_d_x0 + g_d_y0 * x0  # 0e m=0
             d_x[e, i_u] = g_d_y0 * g_o0  # 0e m=0
             m0 += g_d_x0 * g_o0  # summed over channels: 0e m=0 · 0e m=0
+            d_g_o[e, i_u] = y0 * g_d_x0 + g_d_y0 * x0  # 0e m=0
         d_y[e, 0] = m0  # 0e m=0
 
 
@@ -331,11 +474,11 @@ def tensor_product_0e_0e_0e_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, u)),
         ("g_d_y", g_d_y, (rows, 1)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (5 * u + 3), threads))
     d_x = np.empty((rows, u), x.dtype)
     d_y = np.empty((rows, 1), x.dtype)
     d_g_o = np.empty((rows, u), x.dtype)
-    _run(_tensor_product_0e_0e_0e_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_0e_0e_0e_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -369,9 +512,9 @@ def tensor_product_0e_1o_1o(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_0e_1o_1o", ("x", x, (rows, u)), ("y", y, (rows, 3)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (4 * u + 3), threads))
     o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_0e_1o_1o_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_0e_1o_1o_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -422,10 +565,10 @@ def tensor_product_0e_1o_1o_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 3)),
         ("g_o", g_o, (rows, 3 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (5 * u + 6), threads))
     d_x = np.empty((rows, u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
-    _run(_tensor_product_0e_1o_1o_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_0e_1o_1o_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -490,11 +633,11 @@ def tensor_product_0e_1o_1o_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, u)),
         ("g_d_y", g_d_y, (rows, 3)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (9 * u + 9), threads))
     d_x = np.empty((rows, u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
     d_g_o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_0e_1o_1o_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_0e_1o_1o_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -534,9 +677,9 @@ def tensor_product_0e_2e_2e(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_0e_2e_2e", ("x", x, (rows, u)), ("y", y, (rows, 5)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (6 * u + 5), threads))
     o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_0e_2e_2e_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_0e_2e_2e_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -599,10 +742,10 @@ def tensor_product_0e_2e_2e_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 5)),
         ("g_o", g_o, (rows, 5 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (7 * u + 10), threads))
     d_x = np.empty((rows, u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
-    _run(_tensor_product_0e_2e_2e_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_0e_2e_2e_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -685,11 +828,11 @@ def tensor_product_0e_2e_2e_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, u)),
         ("g_d_y", g_d_y, (rows, 5)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (13 * u + 15), threads))
     d_x = np.empty((rows, u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
     d_g_o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_0e_2e_2e_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_0e_2e_2e_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -721,9 +864,9 @@ def tensor_product_1o_0e_1o(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_1o_0e_1o", ("x", x, (rows, 3 * u)), ("y", y, (rows, 1)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (6 * u + 1), threads))
     o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_1o_0e_1o_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_1o_0e_1o_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -768,10 +911,10 @@ def tensor_product_1o_0e_1o_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 1)),
         ("g_o", g_o, (rows, 3 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (9 * u + 2), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 1), x.dtype)
-    _run(_tensor_product_1o_0e_1o_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_1o_0e_1o_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -786,7 +929,7 @@ def _tensor_product_1o_0e_1o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         y0 = y[e, 0]  # 0e m=0
         m0 = C0 * y0  # 1o m=-1 → 1o m=-1
         m1 = C0 * g_d_y0  # 1o m=-1 → 1o m=-1
-        # for each channel: d_g_o0, ..., m2
+        # for each channel: d_x0, ..., d_g_o2
         m2 = zero
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 1o m=-1
@@ -798,13 +941,13 @@ def _tensor_product_1o_0e_1o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             x0 = x[e, i_u]  # 1o m=-1
             x1 = x[e, u + i_u]  # 1o m=0
             x2 = x[e, 2 * u + i_u]  # 1o m=+1
+            d_x[e, i_u] = m1 * g_o0  # 1o m=-1
+            m2 += g_d_x0 * g_o0 + g_d_x1 * g_o1 + g_d_x2 * g_o2  # summed over channels: 1o m=-1 · 1o m=-1
+            d_x[e, u + i_u] = m1 * g_o1  # 1o m=0
+            d_x[e, 2 * u + i_u] = m1 * g_o2  # 1o m=+1
             d_g_o[e, i_u] = m0 * g_d_x0 + m1 * x0  # 1o m=-1
             d_g_o[e, u + i_u] = m0 * g_d_x1 + m1 * x1  # 1o m=0
             d_g_o[e, 2 * u + i_u] = m0 * g_d_x2 + m1 * x2  # 1o m=+1
-            d_x[e, i_u] = m1 * g_o0  # 1o m=-1
-            d_x[e, u + i_u] = m1 * g_o1  # 1o m=0
-            d_x[e, 2 * u + i_u] = m1 * g_o2  # 1o m=+1
-            m2 += g_d_x0 * g_o0 + g_d_x1 * g_o1 + g_d_x2 * g_o2  # summed over channels: 1o m=-1 · 1o m=-1
         d_y[e, 0] = C0 * m2  # 0e m=0
 
 
@@ -828,11 +971,11 @@ def tensor_product_1o_0e_1o_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 3 * u)),
         ("g_d_y", g_d_y, (rows, 1)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (15 * u + 3), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 1), x.dtype)
     d_g_o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_1o_0e_1o_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_1o_0e_1o_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -866,9 +1009,9 @@ def tensor_product_1o_1o_0e(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_1o_1o_0e", ("x", x, (rows, 3 * u)), ("y", y, (rows, 3)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (4 * u + 3), threads))
     o = np.empty((rows, u), x.dtype)
-    _run(_tensor_product_1o_1o_0e_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_1o_1o_0e_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -921,10 +1064,10 @@ def tensor_product_1o_1o_0e_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 3)),
         ("g_o", g_o, (rows, u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (7 * u + 6), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
-    _run(_tensor_product_1o_1o_0e_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_1o_1o_0e_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -947,7 +1090,7 @@ def _tensor_product_1o_1o_0e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         m3 = C0 * g_d_y0  # 1o m=-1 → 0e m=0
         m4 = C0 * g_d_y1  # 1o m=0 → 0e m=0
         m5 = C0 * g_d_y2  # 1o m=+1 → 0e m=0
-        # for each channel: d_g_o0, ..., m8
+        # for each channel: d_x0, ..., d_g_o0
         m6 = zero
         m7 = zero
         m8 = zero
@@ -959,13 +1102,13 @@ def _tensor_product_1o_1o_0e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             x0 = x[e, i_u]  # 1o m=-1
             x1 = x[e, u + i_u]  # 1o m=0
             x2 = x[e, 2 * u + i_u]  # 1o m=+1
-            d_g_o[e, i_u] = m0 * g_d_x0 + m1 * g_d_x1 + m2 * g_d_x2 + m3 * x0 + m4 * x1 + m5 * x2  # 0e m=0
             d_x[e, i_u] = m3 * g_o0  # 1o m=-1
             d_x[e, u + i_u] = m4 * g_o0  # 1o m=0
             d_x[e, 2 * u + i_u] = m5 * g_o0  # 1o m=+1
             m6 += g_d_x0 * g_o0  # summed over channels: 1o m=-1 · 0e m=0
             m7 += g_d_x1 * g_o0  # summed over channels: 1o m=0 · 0e m=0
             m8 += g_d_x2 * g_o0  # summed over channels: 1o m=+1 · 0e m=0
+            d_g_o[e, i_u] = m0 * g_d_x0 + m1 * g_d_x1 + m2 * g_d_x2 + m3 * x0 + m4 * x1 + m5 * x2  # 0e m=0
         d_y[e, 0] = C0 * m6  # 1o m=-1
         d_y[e, 1] = C0 * m7  # 1o m=0
         d_y[e, 2] = C0 * m8  # 1o m=+1
@@ -991,11 +1134,11 @@ def tensor_product_1o_1o_0e_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 3 * u)),
         ("g_d_y", g_d_y, (rows, 3)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (11 * u + 9), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
     d_g_o = np.empty((rows, u), x.dtype)
-    _run(_tensor_product_1o_1o_0e_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_1o_1o_0e_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -1011,14 +1154,14 @@ def _tensor_product_1o_1o_1e_o(n0, n1, x, y, u, o):
         m0 = C0 * y2  # 1o m=0 → 1e m=-1
         m1 = C0 * y1  # 1o m=+1 → 1e m=-1
         m2 = C0 * y0  # 1o m=+1 → 1e m=0
-        # for each channel: o0, o1, o2
+        # for each channel: o1, o2, o0
         for i_u in range(u):
             x0 = x[e, i_u]  # 1o m=-1
             x1 = x[e, u + i_u]  # 1o m=0
             x2 = x[e, 2 * u + i_u]  # 1o m=+1
-            o[e, i_u] = m0 * x1 - m1 * x2  # 1e m=-1
             o[e, u + i_u] = -m0 * x0 + m2 * x2  # 1e m=0
             o[e, 2 * u + i_u] = m1 * x0 - m2 * x1  # 1e m=+1
+            o[e, i_u] = m0 * x1 - m1 * x2  # 1e m=-1
 
 
 def tensor_product_1o_1o_1e(x, y, u, *, threads=1):
@@ -1031,9 +1174,9 @@ def tensor_product_1o_1o_1e(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_1o_1o_1e", ("x", x, (rows, 3 * u)), ("y", y, (rows, 3)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (6 * u + 3), threads))
     o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_1o_1o_1e_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_1o_1o_1e_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -1050,10 +1193,10 @@ def _tensor_product_1o_1o_1e_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
         m0 = C0 * y2  # 1e m=0 → 1o m=-1
         m1 = C0 * y1  # 1e m=+1 → 1o m=-1
         m2 = C0 * y0  # 1e m=+1 → 1o m=0
-        # for each channel: d_x0, ..., m5
-        m3 = zero
+        # for each channel: d_x1, ..., m3
         m4 = zero
         m5 = zero
+        m3 = zero
         for i_u in range(u):
             g_o0 = g_o[e, i_u]  # 1e m=-1
             g_o1 = g_o[e, u + i_u]  # 1e m=0
@@ -1061,12 +1204,12 @@ def _tensor_product_1o_1o_1e_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
             x0 = x[e, i_u]  # 1o m=-1
             x1 = x[e, u + i_u]  # 1o m=0
             x2 = x[e, 2 * u + i_u]  # 1o m=+1
-            d_x[e, i_u] = -m0 * g_o1 + m1 * g_o2  # 1o m=-1
             d_x[e, u + i_u] = m0 * g_o0 - m2 * g_o2  # 1o m=0
             d_x[e, 2 * u + i_u] = -m1 * g_o0 + m2 * g_o1  # 1o m=+1
-            m3 += g_o1 * x2 - g_o2 * x1  # summed over channels: 1e m=0 · 1o m=+1
+            d_x[e, i_u] = -m0 * g_o1 + m1 * g_o2  # 1o m=-1
             m4 += g_o0 * x2 - g_o2 * x0  # summed over channels: 1e m=-1 · 1o m=+1
             m5 += g_o0 * x1 - g_o1 * x0  # summed over channels: 1e m=-1 · 1o m=0
+            m3 += g_o1 * x2 - g_o2 * x1  # summed over channels: 1e m=0 · 1o m=+1
         d_y[e, 0] = C0 * m3  # 1o m=-1
         d_y[e, 1] = -C0 * m4  # 1o m=0
         d_y[e, 2] = C0 * m5  # 1o m=+1
@@ -1088,10 +1231,10 @@ def tensor_product_1o_1o_1e_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 3)),
         ("g_o", g_o, (rows, 3 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (9 * u + 6), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
-    _run(_tensor_product_1o_1o_1e_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_1o_1o_1e_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -1114,10 +1257,10 @@ def _tensor_product_1o_1o_1e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         m3 = C0 * g_d_y2  # 1o m=0 → 1e m=-1
         m4 = C0 * y0  # 1o m=+1 → 1e m=0
         m5 = C0 * g_d_y0  # 1o m=+1 → 1e m=0
-        # for each channel: d_g_o0, ..., m8
-        m6 = zero
+        # for each channel: d_x1, ..., d_g_o0
         m7 = zero
         m8 = zero
+        m6 = zero
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 1o m=-1
             g_d_x1 = g_d_x[e, u + i_u]  # 1o m=0
@@ -1128,15 +1271,15 @@ def _tensor_product_1o_1o_1e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             x0 = x[e, i_u]  # 1o m=-1
             x1 = x[e, u + i_u]  # 1o m=0
             x2 = x[e, 2 * u + i_u]  # 1o m=+1
-            d_g_o[e, i_u] = m0 * g_d_x1 - m1 * g_d_x2 - m2 * x2 + m3 * x1  # 1e m=-1
-            d_g_o[e, u + i_u] = -m0 * g_d_x0 + m4 * g_d_x2 - m3 * x0 + m5 * x2  # 1e m=0
-            d_g_o[e, 2 * u + i_u] = m1 * g_d_x0 - m4 * g_d_x1 + m2 * x0 - m5 * x1  # 1e m=+1
-            d_x[e, i_u] = -m3 * g_o1 + m2 * g_o2  # 1o m=-1
             d_x[e, u + i_u] = m3 * g_o0 - m5 * g_o2  # 1o m=0
             d_x[e, 2 * u + i_u] = -m2 * g_o0 + m5 * g_o1  # 1o m=+1
-            m6 += g_d_x1 * g_o2 - g_d_x2 * g_o1  # summed over channels: 1o m=0 · 1e m=+1
             m7 += g_d_x0 * g_o2 - g_d_x2 * g_o0  # summed over channels: 1o m=-1 · 1e m=+1
             m8 += g_d_x0 * g_o1 - g_d_x1 * g_o0  # summed over channels: 1o m=-1 · 1e m=0
+            d_x[e, i_u] = -m3 * g_o1 + m2 * g_o2  # 1o m=-1
+            m6 += g_d_x1 * g_o2 - g_d_x2 * g_o1  # summed over channels: 1o m=0 · 1e m=+1
+            d_g_o[e, u + i_u] = -m0 * g_d_x0 + m4 * g_d_x2 - m3 * x0 + m5 * x2  # 1e m=0
+            d_g_o[e, 2 * u + i_u] = m1 * g_d_x0 - m4 * g_d_x1 + m2 * x0 - m5 * x1  # 1e m=+1
+            d_g_o[e, i_u] = m0 * g_d_x1 - m1 * g_d_x2 - m2 * x2 + m3 * x1  # 1e m=-1
         d_y[e, 0] = -C0 * m6  # 1o m=-1
         d_y[e, 1] = C0 * m7  # 1o m=0
         d_y[e, 2] = -C0 * m8  # 1o m=+1
@@ -1162,11 +1305,11 @@ def tensor_product_1o_1o_1e_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 3 * u)),
         ("g_d_y", g_d_y, (rows, 3)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (15 * u + 9), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
     d_g_o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_1o_1o_1e_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_1o_1o_1e_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -1187,7 +1330,7 @@ def _tensor_product_1o_1o_2e_o(n0, n1, x, y, u, o):
         m3 = C0 * y0  # 1o m=-1 → 2e m=0
         m4 = C2 * y1  # 1o m=0 → 2e m=0
         m5 = C0 * y2  # 1o m=+1 → 2e m=0
-        # for each channel: o0, ..., o4
+        # for each channel: o0, ..., o3
         for i_u in range(u):
             x0 = x[e, i_u]  # 1o m=-1
             x1 = x[e, u + i_u]  # 1o m=0
@@ -1195,8 +1338,8 @@ def _tensor_product_1o_1o_2e_o(n0, n1, x, y, u, o):
             o[e, i_u] = m0 * x0 + m1 * x2  # 2e m=-2
             o[e, u + i_u] = m1 * x1 + m2 * x0  # 2e m=-1
             o[e, 2 * u + i_u] = -m3 * x0 + m4 * x1 - m5 * x2  # 2e m=0
-            o[e, 3 * u + i_u] = m0 * x1 + m2 * x2  # 2e m=+1
             o[e, 4 * u + i_u] = m0 * x2 - m1 * x0  # 2e m=+2
+            o[e, 3 * u + i_u] = m0 * x1 + m2 * x2  # 2e m=+1
 
 
 def tensor_product_1o_1o_2e(x, y, u, *, threads=1):
@@ -1209,9 +1352,9 @@ def tensor_product_1o_1o_2e(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_1o_1o_2e", ("x", x, (rows, 3 * u)), ("y", y, (rows, 3)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (8 * u + 3), threads))
     o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_1o_1o_2e_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_1o_1o_2e_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -1235,10 +1378,10 @@ def _tensor_product_1o_1o_2e_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
         m5 = C0 * y2  # 2e m=0 → 1o m=+1
         # for each channel: d_x0, ..., m11
         m6 = zero
-        m7 = zero
-        m8 = zero
-        m9 = zero
         m10 = zero
+        m8 = zero
+        m7 = zero
+        m9 = zero
         m11 = zero
         for i_u in range(u):
             g_o0 = g_o[e, i_u]  # 2e m=-2
@@ -1250,13 +1393,13 @@ def _tensor_product_1o_1o_2e_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
             x1 = x[e, u + i_u]  # 1o m=0
             x2 = x[e, 2 * u + i_u]  # 1o m=+1
             d_x[e, i_u] = m0 * g_o0 + m1 * g_o1 - m2 * g_o2 - m3 * g_o4  # 1o m=-1
-            d_x[e, u + i_u] = m3 * g_o1 + m4 * g_o2 + m0 * g_o3  # 1o m=0
             d_x[e, 2 * u + i_u] = m3 * g_o0 - m5 * g_o2 + m1 * g_o3 + m0 * g_o4  # 1o m=+1
             m6 += g_o0 * x2 + g_o1 * x1 - g_o4 * x0  # summed over channels: 2e m=-2 · 1o m=+1
-            m7 += g_o2 * x0  # summed over channels: 2e m=0 · 1o m=-1
-            m8 += g_o1 * x0 + g_o3 * x2  # summed over channels: 2e m=-1 · 1o m=-1
-            m9 += g_o2 * x1  # summed over channels: 2e m=0 · 1o m=0
             m10 += g_o0 * x0 + g_o3 * x1 + g_o4 * x2  # summed over channels: 2e m=-2 · 1o m=-1
+            d_x[e, u + i_u] = m3 * g_o1 + m4 * g_o2 + m0 * g_o3  # 1o m=0
+            m8 += g_o1 * x0 + g_o3 * x2  # summed over channels: 2e m=-1 · 1o m=-1
+            m7 += g_o2 * x0  # summed over channels: 2e m=0 · 1o m=-1
+            m9 += g_o2 * x1  # summed over channels: 2e m=0 · 1o m=0
             m11 += g_o2 * x2  # summed over channels: 2e m=0 · 1o m=+1
         d_y[e, 0] = C1 * m6 - C0 * m7  # 1o m=-1
         d_y[e, 1] = C1 * m8 + C2 * m9  # 1o m=0
@@ -1279,10 +1422,10 @@ def tensor_product_1o_1o_2e_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 3)),
         ("g_o", g_o, (rows, 5 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (11 * u + 6), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
-    _run(_tensor_product_1o_1o_2e_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_1o_1o_2e_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -1314,11 +1457,11 @@ def _tensor_product_1o_1o_2e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         m10 = C2 * g_d_y1  # 1o m=0 → 2e m=0
         m11 = C0 * g_d_y2  # 1o m=+1 → 2e m=0
         # for each channel: d_g_o0, ..., m17
-        m12 = zero
         m13 = zero
-        m14 = zero
-        m15 = zero
         m16 = zero
+        m14 = zero
+        m12 = zero
+        m15 = zero
         m17 = zero
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 1o m=-1
@@ -1335,16 +1478,16 @@ def _tensor_product_1o_1o_2e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             d_g_o[e, i_u] = m0 * g_d_x0 + m1 * g_d_x2 + m2 * x2 + m3 * x0  # 2e m=-2
             d_g_o[e, u + i_u] = m4 * g_d_x0 + m1 * g_d_x1 + m2 * x1 + m5 * x0  # 2e m=-1
             d_g_o[e, 2 * u + i_u] = -m6 * g_d_x0 + m7 * g_d_x1 - m8 * g_d_x2 - m9 * x0 + m10 * x1 - m11 * x2  # 2e m=0
-            d_g_o[e, 3 * u + i_u] = m0 * g_d_x1 + m4 * g_d_x2 + m3 * x1 + m5 * x2  # 2e m=+1
             d_g_o[e, 4 * u + i_u] = -m1 * g_d_x0 + m0 * g_d_x2 - m2 * x0 + m3 * x2  # 2e m=+2
+            d_g_o[e, 3 * u + i_u] = m0 * g_d_x1 + m4 * g_d_x2 + m3 * x1 + m5 * x2  # 2e m=+1
             d_x[e, i_u] = m3 * g_o0 + m5 * g_o1 - m9 * g_o2 - m2 * g_o4  # 1o m=-1
-            d_x[e, u + i_u] = m2 * g_o1 + m10 * g_o2 + m3 * g_o3  # 1o m=0
             d_x[e, 2 * u + i_u] = m2 * g_o0 - m11 * g_o2 + m5 * g_o3 + m3 * g_o4  # 1o m=+1
-            m12 += g_d_x0 * g_o2  # summed over channels: 1o m=-1 · 2e m=0
             m13 += g_d_x0 * g_o4 - g_d_x1 * g_o1 - g_d_x2 * g_o0  # summed over channels: 1o m=-1 · 2e m=+2
-            m14 += g_d_x0 * g_o1 + g_d_x2 * g_o3  # summed over channels: 1o m=-1 · 2e m=-1
-            m15 += g_d_x1 * g_o2  # summed over channels: 1o m=0 · 2e m=0
             m16 += g_d_x0 * g_o0 + g_d_x1 * g_o3 + g_d_x2 * g_o4  # summed over channels: 1o m=-1 · 2e m=-2
+            d_x[e, u + i_u] = m2 * g_o1 + m10 * g_o2 + m3 * g_o3  # 1o m=0
+            m14 += g_d_x0 * g_o1 + g_d_x2 * g_o3  # summed over channels: 1o m=-1 · 2e m=-1
+            m12 += g_d_x0 * g_o2  # summed over channels: 1o m=-1 · 2e m=0
+            m15 += g_d_x1 * g_o2  # summed over channels: 1o m=0 · 2e m=0
             m17 += g_d_x2 * g_o2  # summed over channels: 1o m=+1 · 2e m=0
         d_y[e, 0] = -C0 * m12 - C1 * m13  # 1o m=-1
         d_y[e, 1] = C1 * m14 + C2 * m15  # 1o m=0
@@ -1371,11 +1514,11 @@ def tensor_product_1o_1o_2e_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 3 * u)),
         ("g_d_y", g_d_y, (rows, 3)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (19 * u + 9), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
     d_g_o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_1o_1o_2e_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_1o_1o_2e_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -1418,9 +1561,9 @@ def tensor_product_1o_2e_1o(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_1o_2e_1o", ("x", x, (rows, 3 * u)), ("y", y, (rows, 5)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (6 * u + 5), threads))
     o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_1o_2e_1o_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_1o_2e_1o_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -1444,13 +1587,13 @@ def _tensor_product_1o_2e_1o_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
         m3 = C2 * y2  # 1o m=0 → 1o m=0
         m4 = C1 * y3  # 1o m=+1 → 1o m=0
         m5 = C0 * y2 - C1 * y4  # 1o m=+1 → 1o m=+1
-        # for each channel: d_x0, ..., m11
+        # for each channel: d_x0, ..., m10
         m6 = zero
         m7 = zero
         m8 = zero
         m9 = zero
-        m10 = zero
         m11 = zero
+        m10 = zero
         for i_u in range(u):
             g_o0 = g_o[e, i_u]  # 1o m=-1
             g_o1 = g_o[e, u + i_u]  # 1o m=0
@@ -1465,8 +1608,8 @@ def _tensor_product_1o_2e_1o_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
             m7 += g_o0 * x1 + g_o1 * x0  # summed over channels: 1o m=-1 · 1o m=0
             m8 += g_o0 * x0  # summed over channels: 1o m=-1 · 1o m=-1
             m9 += g_o1 * x1  # summed over channels: 1o m=0 · 1o m=0
-            m10 += g_o2 * x2  # summed over channels: 1o m=+1 · 1o m=+1
             m11 += g_o1 * x2 + g_o2 * x1  # summed over channels: 1o m=0 · 1o m=+1
+            m10 += g_o2 * x2  # summed over channels: 1o m=+1 · 1o m=+1
         d_y[e, 0] = C1 * m6  # 2e m=-2
         d_y[e, 1] = C1 * m7  # 2e m=-1
         d_y[e, 2] = -C0 * (m8 + m10) + C2 * m9  # 2e m=0
@@ -1490,10 +1633,10 @@ def tensor_product_1o_2e_1o_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 5)),
         ("g_o", g_o, (rows, 3 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (9 * u + 10), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
-    _run(_tensor_product_1o_2e_1o_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_1o_2e_1o_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -1528,13 +1671,13 @@ def _tensor_product_1o_2e_1o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         m9 = C1 * g_d_y3  # 1o m=+1 → 1o m=0
         m10 = C0 * y2 - C1 * y4  # 1o m=+1 → 1o m=+1
         m11 = C0 * g_d_y2 - C1 * g_d_y4  # 1o m=+1 → 1o m=+1
-        # for each channel: d_g_o0, ..., m17
+        # for each channel: d_x0, ..., d_g_o2
         m12 = zero
         m13 = zero
         m14 = zero
         m15 = zero
-        m16 = zero
         m17 = zero
+        m16 = zero
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 1o m=-1
             g_d_x1 = g_d_x[e, u + i_u]  # 1o m=0
@@ -1545,9 +1688,6 @@ def _tensor_product_1o_2e_1o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             x0 = x[e, i_u]  # 1o m=-1
             x1 = x[e, u + i_u]  # 1o m=0
             x2 = x[e, 2 * u + i_u]  # 1o m=+1
-            d_g_o[e, i_u] = -m0 * g_d_x0 + m1 * g_d_x1 + m2 * g_d_x2 + m3 * x2 + m4 * x1 - m5 * x0  # 1o m=-1
-            d_g_o[e, u + i_u] = m1 * g_d_x0 + m6 * g_d_x1 + m7 * g_d_x2 + m4 * x0 + m8 * x1 + m9 * x2  # 1o m=0
-            d_g_o[e, 2 * u + i_u] = m2 * g_d_x0 + m7 * g_d_x1 - m10 * g_d_x2 + m3 * x0 + m9 * x1 - m11 * x2  # 1o m=+1
             d_x[e, i_u] = -m5 * g_o0 + m4 * g_o1 + m3 * g_o2  # 1o m=-1
             d_x[e, u + i_u] = m4 * g_o0 + m8 * g_o1 + m9 * g_o2  # 1o m=0
             d_x[e, 2 * u + i_u] = m3 * g_o0 + m9 * g_o1 - m11 * g_o2  # 1o m=+1
@@ -1555,8 +1695,11 @@ def _tensor_product_1o_2e_1o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             m13 += g_d_x0 * g_o1 + g_d_x1 * g_o0  # summed over channels: 1o m=-1 · 1o m=0
             m14 += g_d_x0 * g_o0  # summed over channels: 1o m=-1 · 1o m=-1
             m15 += g_d_x1 * g_o1  # summed over channels: 1o m=0 · 1o m=0
-            m16 += g_d_x2 * g_o2  # summed over channels: 1o m=+1 · 1o m=+1
             m17 += g_d_x1 * g_o2 + g_d_x2 * g_o1  # summed over channels: 1o m=0 · 1o m=+1
+            m16 += g_d_x2 * g_o2  # summed over channels: 1o m=+1 · 1o m=+1
+            d_g_o[e, i_u] = -m0 * g_d_x0 + m1 * g_d_x1 + m2 * g_d_x2 + m3 * x2 + m4 * x1 - m5 * x0  # 1o m=-1
+            d_g_o[e, u + i_u] = m1 * g_d_x0 + m6 * g_d_x1 + m7 * g_d_x2 + m4 * x0 + m8 * x1 + m9 * x2  # 1o m=0
+            d_g_o[e, 2 * u + i_u] = m2 * g_d_x0 + m7 * g_d_x1 - m10 * g_d_x2 + m3 * x0 + m9 * x1 - m11 * x2  # 1o m=+1
         d_y[e, 0] = C1 * m12  # 2e m=-2
         d_y[e, 1] = C1 * m13  # 2e m=-1
         d_y[e, 2] = -C0 * (m14 + m16) + C2 * m15  # 2e m=0
@@ -1584,11 +1727,11 @@ def tensor_product_1o_2e_1o_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 3 * u)),
         ("g_d_y", g_d_y, (rows, 5)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (15 * u + 15), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
     d_g_o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_1o_2e_1o_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_1o_2e_1o_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -1636,9 +1779,9 @@ def tensor_product_1o_2e_2o(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_1o_2e_2o", ("x", x, (rows, 3 * u)), ("y", y, (rows, 5)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (8 * u + 5), threads))
     o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_1o_2e_2o_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_1o_2e_2o_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -1665,16 +1808,16 @@ def _tensor_product_1o_2e_2o_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
         m6 = C2 * y0  # 2o m=+2 → 1o m=0
         m7 = C1 * y2 + C0 * y4  # 2o m=-1 → 1o m=+1
         m8 = C1 * y1  # 2o m=0 → 1o m=+1
-        # for each channel: d_x0, ..., m17
-        m9 = zero
-        m10 = zero
+        # for each channel: d_x0, ..., m10
         m11 = zero
-        m12 = zero
-        m13 = zero
-        m14 = zero
         m15 = zero
-        m16 = zero
         m17 = zero
+        m9 = zero
+        m13 = zero
+        m16 = zero
+        m12 = zero
+        m14 = zero
+        m10 = zero
         for i_u in range(u):
             g_o0 = g_o[e, i_u]  # 2o m=-2
             g_o1 = g_o[e, u + i_u]  # 2o m=-1
@@ -1687,15 +1830,15 @@ def _tensor_product_1o_2e_2o_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
             d_x[e, i_u] = m0 * g_o0 - m1 * g_o1 - m2 * g_o2 + m3 * g_o3 + m4 * g_o4  # 1o m=-1
             d_x[e, u + i_u] = m5 * g_o0 + m4 * g_o1 - m0 * g_o3 - m6 * g_o4  # 1o m=0
             d_x[e, 2 * u + i_u] = -m4 * g_o0 - m7 * g_o1 + m8 * g_o2 + m1 * g_o3 + m0 * g_o4  # 1o m=+1
-            m9 += g_o1 * x0 - g_o3 * x2  # summed over channels: 2o m=-1 · 1o m=-1
-            m10 += g_o4 * x1  # summed over channels: 2o m=+2 · 1o m=0
             m11 += g_o0 * x0 - g_o3 * x1 + g_o4 * x2  # summed over channels: 2o m=-2 · 1o m=-1
-            m12 += g_o2 * x2  # summed over channels: 2o m=0 · 1o m=+1
-            m13 += g_o1 * x2  # summed over channels: 2o m=-1 · 1o m=+1
-            m14 += g_o3 * x0  # summed over channels: 2o m=+1 · 1o m=-1
             m15 += g_o0 * x2 - g_o1 * x1 - g_o4 * x0  # summed over channels: 2o m=-2 · 1o m=+1
-            m16 += g_o2 * x0  # summed over channels: 2o m=0 · 1o m=-1
             m17 += g_o0 * x1  # summed over channels: 2o m=-2 · 1o m=0
+            m9 += g_o1 * x0 - g_o3 * x2  # summed over channels: 2o m=-1 · 1o m=-1
+            m13 += g_o1 * x2  # summed over channels: 2o m=-1 · 1o m=+1
+            m16 += g_o2 * x0  # summed over channels: 2o m=0 · 1o m=-1
+            m12 += g_o2 * x2  # summed over channels: 2o m=0 · 1o m=+1
+            m14 += g_o3 * x0  # summed over channels: 2o m=+1 · 1o m=-1
+            m10 += g_o4 * x1  # summed over channels: 2o m=+2 · 1o m=0
         d_y[e, 0] = -C0 * m9 - C2 * m10  # 2e m=-2
         d_y[e, 1] = C0 * m11 + C1 * m12  # 2e m=-1
         d_y[e, 2] = -C1 * (m13 - m14)  # 2e m=0
@@ -1719,10 +1862,10 @@ def tensor_product_1o_2e_2o_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 5)),
         ("g_o", g_o, (rows, 5 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (11 * u + 10), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
-    _run(_tensor_product_1o_2e_2o_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_1o_2e_2o_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -1763,10 +1906,9 @@ def _tensor_product_1o_2e_2o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         m15 = C1 * g_d_y2 - C0 * g_d_y4  # 1o m=-1 → 2o m=+1
         m16 = C2 * y0  # 1o m=0 → 2o m=+2
         m17 = C2 * g_d_y0  # 1o m=0 → 2o m=+2
-        # for each channel: d_g_o0, ..., m20
-        m18 = zero
-        m19 = zero
+        # for each channel: d_g_o0, ..., m25
         m20 = zero
+        m25 = zero
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 1o m=-1
             g_d_x1 = g_d_x[e, u + i_u]  # 1o m=0
@@ -1787,16 +1929,16 @@ def _tensor_product_1o_2e_2o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             d_x[e, i_u] = m3 * g_o0 - m8 * g_o1 - m13 * g_o2 + m15 * g_o3 + m4 * g_o4  # 1o m=-1
             d_x[e, u + i_u] = m5 * g_o0 + m4 * g_o1 - m3 * g_o3 - m17 * g_o4  # 1o m=0
             d_x[e, 2 * u + i_u] = -m4 * g_o0 - m9 * g_o1 + m12 * g_o2 + m8 * g_o3 + m3 * g_o4  # 1o m=+1
-            m18 += g_d_x0 * g_o1 - g_d_x2 * g_o3  # summed over channels: 1o m=-1 · 2o m=-1
-            m19 += g_d_x1 * g_o4  # summed over channels: 1o m=0 · 2o m=+2
             m20 += g_d_x0 * g_o0 - g_d_x1 * g_o3 + g_d_x2 * g_o4  # summed over channels: 1o m=-1 · 2o m=-2
-        # for each channel: m21, ..., m26
-        m21 = zero
-        m22 = zero
+            m25 += g_d_x0 * g_o4 + g_d_x1 * g_o1 - g_d_x2 * g_o0  # summed over channels: 1o m=-1 · 2o m=+2
+        # for each channel: m26, ..., m19
+        m26 = zero
+        m18 = zero
         m23 = zero
         m24 = zero
-        m25 = zero
-        m26 = zero
+        m21 = zero
+        m22 = zero
+        m19 = zero
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 1o m=-1
             g_d_x1 = g_d_x[e, u + i_u]  # 1o m=0
@@ -1806,12 +1948,13 @@ def _tensor_product_1o_2e_2o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             g_o2 = g_o[e, 2 * u + i_u]  # 2o m=0
             g_o3 = g_o[e, 3 * u + i_u]  # 2o m=+1
             g_o4 = g_o[e, 4 * u + i_u]  # 2o m=+2
-            m21 += g_d_x2 * g_o2  # summed over channels: 1o m=+1 · 2o m=0
-            m22 += g_d_x0 * g_o3  # summed over channels: 1o m=-1 · 2o m=+1
+            m26 += g_d_x1 * g_o0  # summed over channels: 1o m=0 · 2o m=-2
+            m18 += g_d_x0 * g_o1 - g_d_x2 * g_o3  # summed over channels: 1o m=-1 · 2o m=-1
             m23 += g_d_x2 * g_o1  # summed over channels: 1o m=+1 · 2o m=-1
             m24 += g_d_x0 * g_o2  # summed over channels: 1o m=-1 · 2o m=0
-            m25 += g_d_x0 * g_o4 + g_d_x1 * g_o1 - g_d_x2 * g_o0  # summed over channels: 1o m=-1 · 2o m=+2
-            m26 += g_d_x1 * g_o0  # summed over channels: 1o m=0 · 2o m=-2
+            m21 += g_d_x2 * g_o2  # summed over channels: 1o m=+1 · 2o m=0
+            m22 += g_d_x0 * g_o3  # summed over channels: 1o m=-1 · 2o m=+1
+            m19 += g_d_x1 * g_o4  # summed over channels: 1o m=0 · 2o m=+2
         d_y[e, 0] = -C0 * m18 - C2 * m19  # 2e m=-2
         d_y[e, 1] = C0 * m20 + C1 * m21  # 2e m=-1
         d_y[e, 2] = C1 * (m22 - m23)  # 2e m=0
@@ -1839,11 +1982,11 @@ def tensor_product_1o_2e_2o_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 3 * u)),
         ("g_d_y", g_d_y, (rows, 5)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (19 * u + 15), threads))
     d_x = np.empty((rows, 3 * u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
     d_g_o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_1o_2e_2o_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_1o_2e_2o_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -1879,9 +2022,9 @@ def tensor_product_2e_0e_2e(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_2e_0e_2e", ("x", x, (rows, 5 * u)), ("y", y, (rows, 1)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (10 * u + 1), threads))
     o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_2e_0e_2e_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_2e_0e_2e_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -1932,10 +2075,10 @@ def tensor_product_2e_0e_2e_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 1)),
         ("g_o", g_o, (rows, 5 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (15 * u + 2), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 1), x.dtype)
-    _run(_tensor_product_2e_0e_2e_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_2e_0e_2e_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -1950,7 +2093,7 @@ def _tensor_product_2e_0e_2e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         y0 = y[e, 0]  # 0e m=0
         m0 = C0 * y0  # 2e m=-2 → 2e m=-2
         m1 = C0 * g_d_y0  # 2e m=-2 → 2e m=-2
-        # for each channel: d_g_o0, ..., m2
+        # for each channel: d_x0, ..., d_g_o4
         m2 = zero
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 2e m=-2
@@ -1968,18 +2111,18 @@ def _tensor_product_2e_0e_2e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             x2 = x[e, 2 * u + i_u]  # 2e m=0
             x3 = x[e, 3 * u + i_u]  # 2e m=+1
             x4 = x[e, 4 * u + i_u]  # 2e m=+2
+            d_x[e, i_u] = m1 * g_o0  # 2e m=-2
+            # summed over channels: 2e m=-2 · 2e m=-2
+            m2 += g_d_x0 * g_o0 + g_d_x1 * g_o1 + g_d_x2 * g_o2 + g_d_x3 * g_o3 + g_d_x4 * g_o4
+            d_x[e, u + i_u] = m1 * g_o1  # 2e m=-1
+            d_x[e, 2 * u + i_u] = m1 * g_o2  # 2e m=0
+            d_x[e, 3 * u + i_u] = m1 * g_o3  # 2e m=+1
+            d_x[e, 4 * u + i_u] = m1 * g_o4  # 2e m=+2
             d_g_o[e, i_u] = m0 * g_d_x0 + m1 * x0  # 2e m=-2
             d_g_o[e, u + i_u] = m0 * g_d_x1 + m1 * x1  # 2e m=-1
             d_g_o[e, 2 * u + i_u] = m0 * g_d_x2 + m1 * x2  # 2e m=0
             d_g_o[e, 3 * u + i_u] = m0 * g_d_x3 + m1 * x3  # 2e m=+1
             d_g_o[e, 4 * u + i_u] = m0 * g_d_x4 + m1 * x4  # 2e m=+2
-            d_x[e, i_u] = m1 * g_o0  # 2e m=-2
-            d_x[e, u + i_u] = m1 * g_o1  # 2e m=-1
-            d_x[e, 2 * u + i_u] = m1 * g_o2  # 2e m=0
-            d_x[e, 3 * u + i_u] = m1 * g_o3  # 2e m=+1
-            d_x[e, 4 * u + i_u] = m1 * g_o4  # 2e m=+2
-            # summed over channels: 2e m=-2 · 2e m=-2
-            m2 += g_d_x0 * g_o0 + g_d_x1 * g_o1 + g_d_x2 * g_o2 + g_d_x3 * g_o3 + g_d_x4 * g_o4
         d_y[e, 0] = C0 * m2  # 0e m=0
 
 
@@ -2003,11 +2146,11 @@ def tensor_product_2e_0e_2e_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 5 * u)),
         ("g_d_y", g_d_y, (rows, 1)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (25 * u + 3), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 1), x.dtype)
     d_g_o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_2e_0e_2e_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_2e_0e_2e_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -2028,7 +2171,7 @@ def _tensor_product_2e_1o_1o_o(n0, n1, x, y, u, o):
         m3 = C1 * y0  # 2e m=+2 → 1o m=-1
         m4 = C2 * y1  # 2e m=0 → 1o m=0
         m5 = C0 * y2  # 2e m=0 → 1o m=+1
-        # for each channel: o0, o1, o2
+        # for each channel: o0, o2, o1
         for i_u in range(u):
             x0 = x[e, i_u]  # 2e m=-2
             x1 = x[e, u + i_u]  # 2e m=-1
@@ -2036,8 +2179,8 @@ def _tensor_product_2e_1o_1o_o(n0, n1, x, y, u, o):
             x3 = x[e, 3 * u + i_u]  # 2e m=+1
             x4 = x[e, 4 * u + i_u]  # 2e m=+2
             o[e, i_u] = m0 * x0 + m1 * x1 - m2 * x2 - m3 * x4  # 1o m=-1
-            o[e, u + i_u] = m0 * x3 + m3 * x1 + m4 * x2  # 1o m=0
             o[e, 2 * u + i_u] = m0 * x4 + m1 * x3 + m3 * x0 - m5 * x2  # 1o m=+1
+            o[e, u + i_u] = m0 * x3 + m3 * x1 + m4 * x2  # 1o m=0
 
 
 def tensor_product_2e_1o_1o(x, y, u, *, threads=1):
@@ -2050,9 +2193,9 @@ def tensor_product_2e_1o_1o(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_2e_1o_1o", ("x", x, (rows, 5 * u)), ("y", y, (rows, 3)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (8 * u + 3), threads))
     o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_2e_1o_1o_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_2e_1o_1o_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -2075,11 +2218,11 @@ def _tensor_product_2e_1o_1o_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
         m4 = C2 * y1  # 1o m=0 → 2e m=0
         m5 = C0 * y2  # 1o m=+1 → 2e m=0
         # for each channel: d_x0, ..., m11
-        m6 = zero
         m7 = zero
-        m8 = zero
-        m9 = zero
         m10 = zero
+        m8 = zero
+        m6 = zero
+        m9 = zero
         m11 = zero
         for i_u in range(u):
             g_o0 = g_o[e, i_u]  # 1o m=-1
@@ -2093,13 +2236,13 @@ def _tensor_product_2e_1o_1o_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
             d_x[e, i_u] = m0 * g_o0 + m1 * g_o2  # 2e m=-2
             d_x[e, u + i_u] = m2 * g_o0 + m1 * g_o1  # 2e m=-1
             d_x[e, 2 * u + i_u] = -m3 * g_o0 + m4 * g_o1 - m5 * g_o2  # 2e m=0
-            d_x[e, 3 * u + i_u] = m0 * g_o1 + m2 * g_o2  # 2e m=+1
             d_x[e, 4 * u + i_u] = -m1 * g_o0 + m0 * g_o2  # 2e m=+2
-            m6 += g_o0 * x2  # summed over channels: 1o m=-1 · 2e m=0
+            d_x[e, 3 * u + i_u] = m0 * g_o1 + m2 * g_o2  # 2e m=+1
             m7 += g_o0 * x4 - g_o1 * x1 - g_o2 * x0  # summed over channels: 1o m=-1 · 2e m=+2
-            m8 += g_o0 * x1 + g_o2 * x3  # summed over channels: 1o m=-1 · 2e m=-1
-            m9 += g_o1 * x2  # summed over channels: 1o m=0 · 2e m=0
             m10 += g_o0 * x0 + g_o1 * x3 + g_o2 * x4  # summed over channels: 1o m=-1 · 2e m=-2
+            m8 += g_o0 * x1 + g_o2 * x3  # summed over channels: 1o m=-1 · 2e m=-1
+            m6 += g_o0 * x2  # summed over channels: 1o m=-1 · 2e m=0
+            m9 += g_o1 * x2  # summed over channels: 1o m=0 · 2e m=0
             m11 += g_o2 * x2  # summed over channels: 1o m=+1 · 2e m=0
         d_y[e, 0] = -C0 * m6 - C1 * m7  # 1o m=-1
         d_y[e, 1] = C1 * m8 + C2 * m9  # 1o m=0
@@ -2122,10 +2265,10 @@ def tensor_product_2e_1o_1o_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 3)),
         ("g_o", g_o, (rows, 3 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (13 * u + 6), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
-    _run(_tensor_product_2e_1o_1o_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_2e_1o_1o_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -2156,12 +2299,12 @@ def _tensor_product_2e_1o_1o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         m9 = C2 * g_d_y1  # 2e m=0 → 1o m=0
         m10 = C0 * y2  # 2e m=0 → 1o m=+1
         m11 = C0 * g_d_y2  # 2e m=0 → 1o m=+1
-        # for each channel: d_g_o0, ..., m17
+        # for each channel: d_x0, ..., d_g_o1
         m12 = zero
-        m13 = zero
-        m14 = zero
-        m15 = zero
         m16 = zero
+        m14 = zero
+        m13 = zero
+        m15 = zero
         m17 = zero
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 2e m=-2
@@ -2177,23 +2320,23 @@ def _tensor_product_2e_1o_1o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             x2 = x[e, 2 * u + i_u]  # 2e m=0
             x3 = x[e, 3 * u + i_u]  # 2e m=+1
             x4 = x[e, 4 * u + i_u]  # 2e m=+2
-            # 1o m=-1
-            d_g_o[e, i_u] = m0 * g_d_x0 + m1 * g_d_x1 - m2 * g_d_x2 - m3 * g_d_x4 - m4 * x2 - m5 * x4 + m6 * x1 + m7 * x0
-            d_g_o[e, u + i_u] = m3 * g_d_x1 + m8 * g_d_x2 + m0 * g_d_x3 + m5 * x1 + m7 * x3 + m9 * x2  # 1o m=0
-            d_g_o[e, 2 * u + i_u] = (  # 1o m=+1
-                m3 * g_d_x0 - m10 * g_d_x2 + m1 * g_d_x3 + m0 * g_d_x4 + m5 * x0 + m6 * x3 + m7 * x4 - m11 * x2
-            )
             d_x[e, i_u] = m7 * g_o0 + m5 * g_o2  # 2e m=-2
             d_x[e, u + i_u] = m6 * g_o0 + m5 * g_o1  # 2e m=-1
             d_x[e, 2 * u + i_u] = -m4 * g_o0 + m9 * g_o1 - m11 * g_o2  # 2e m=0
-            d_x[e, 3 * u + i_u] = m7 * g_o1 + m6 * g_o2  # 2e m=+1
             d_x[e, 4 * u + i_u] = -m5 * g_o0 + m7 * g_o2  # 2e m=+2
+            d_x[e, 3 * u + i_u] = m7 * g_o1 + m6 * g_o2  # 2e m=+1
             m12 += g_d_x0 * g_o2 + g_d_x1 * g_o1 - g_d_x4 * g_o0  # summed over channels: 2e m=-2 · 1o m=+1
-            m13 += g_d_x2 * g_o0  # summed over channels: 2e m=0 · 1o m=-1
-            m14 += g_d_x1 * g_o0 + g_d_x3 * g_o2  # summed over channels: 2e m=-1 · 1o m=-1
-            m15 += g_d_x2 * g_o1  # summed over channels: 2e m=0 · 1o m=0
             m16 += g_d_x0 * g_o0 + g_d_x3 * g_o1 + g_d_x4 * g_o2  # summed over channels: 2e m=-2 · 1o m=-1
+            m14 += g_d_x1 * g_o0 + g_d_x3 * g_o2  # summed over channels: 2e m=-1 · 1o m=-1
+            m13 += g_d_x2 * g_o0  # summed over channels: 2e m=0 · 1o m=-1
+            m15 += g_d_x2 * g_o1  # summed over channels: 2e m=0 · 1o m=0
             m17 += g_d_x2 * g_o2  # summed over channels: 2e m=0 · 1o m=+1
+            # 1o m=-1
+            d_g_o[e, i_u] = m0 * g_d_x0 + m1 * g_d_x1 - m2 * g_d_x2 - m3 * g_d_x4 - m4 * x2 - m5 * x4 + m6 * x1 + m7 * x0
+            d_g_o[e, 2 * u + i_u] = (  # 1o m=+1
+                m3 * g_d_x0 - m10 * g_d_x2 + m1 * g_d_x3 + m0 * g_d_x4 + m5 * x0 + m6 * x3 + m7 * x4 - m11 * x2
+            )
+            d_g_o[e, u + i_u] = m3 * g_d_x1 + m8 * g_d_x2 + m0 * g_d_x3 + m5 * x1 + m7 * x3 + m9 * x2  # 1o m=0
         d_y[e, 0] = C1 * m12 - C0 * m13  # 1o m=-1
         d_y[e, 1] = C1 * m14 + C2 * m15  # 1o m=0
         d_y[e, 2] = C1 * m16 - C0 * m17  # 1o m=+1
@@ -2219,11 +2362,11 @@ def tensor_product_2e_1o_1o_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 5 * u)),
         ("g_d_y", g_d_y, (rows, 3)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (21 * u + 9), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
     d_g_o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_2e_1o_1o_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_2e_1o_1o_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -2244,18 +2387,18 @@ def _tensor_product_2e_1o_2o_o(n0, n1, x, y, u, o):
         m3 = C1 * y2  # 2e m=0 → 2o m=-1
         m4 = C0 * y1  # 2e m=+1 → 2o m=-1
         m5 = C1 * y0  # 2e m=+1 → 2o m=0
-        # for each channel: o0, ..., o4
+        # for each channel: o1, ..., o2
         for i_u in range(u):
             x0 = x[e, i_u]  # 2e m=-2
             x1 = x[e, u + i_u]  # 2e m=-1
             x2 = x[e, 2 * u + i_u]  # 2e m=0
             x3 = x[e, 3 * u + i_u]  # 2e m=+1
             x4 = x[e, 4 * u + i_u]  # 2e m=+2
-            o[e, i_u] = -m0 * x1 + m1 * x3 - m2 * x4  # 2o m=-2
             o[e, u + i_u] = m0 * x0 + m1 * x4 + m3 * x2 - m4 * x3  # 2o m=-1
-            o[e, 2 * u + i_u] = -m3 * x1 + m5 * x3  # 2o m=0
             o[e, 3 * u + i_u] = m0 * x4 - m1 * x0 + m4 * x1 - m5 * x2  # 2o m=+1
             o[e, 4 * u + i_u] = -m0 * x3 - m1 * x1 + m2 * x0  # 2o m=+2
+            o[e, i_u] = -m0 * x1 + m1 * x3 - m2 * x4  # 2o m=-2
+            o[e, 2 * u + i_u] = -m3 * x1 + m5 * x3  # 2o m=0
 
 
 def tensor_product_2e_1o_2o(x, y, u, *, threads=1):
@@ -2268,9 +2411,9 @@ def tensor_product_2e_1o_2o(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_2e_1o_2o", ("x", x, (rows, 5 * u)), ("y", y, (rows, 3)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (10 * u + 3), threads))
     o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_2e_1o_2o_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_2e_1o_2o_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -2292,13 +2435,13 @@ def _tensor_product_2e_1o_2o_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
         m3 = C1 * y2  # 2o m=0 → 2e m=-1
         m4 = C0 * y1  # 2o m=+1 → 2e m=-1
         m5 = C1 * y0  # 2o m=+1 → 2e m=0
-        # for each channel: d_x0, ..., m11
+        # for each channel: d_x1, ..., m7
         m6 = zero
-        m7 = zero
         m8 = zero
-        m9 = zero
         m10 = zero
+        m9 = zero
         m11 = zero
+        m7 = zero
         for i_u in range(u):
             g_o0 = g_o[e, i_u]  # 2o m=-2
             g_o1 = g_o[e, u + i_u]  # 2o m=-1
@@ -2310,17 +2453,17 @@ def _tensor_product_2e_1o_2o_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
             x2 = x[e, 2 * u + i_u]  # 2e m=0
             x3 = x[e, 3 * u + i_u]  # 2e m=+1
             x4 = x[e, 4 * u + i_u]  # 2e m=+2
-            d_x[e, i_u] = m0 * g_o1 - m1 * g_o3 + m2 * g_o4  # 2e m=-2
             d_x[e, u + i_u] = -m0 * g_o0 - m3 * g_o2 + m4 * g_o3 - m1 * g_o4  # 2e m=-1
-            d_x[e, 2 * u + i_u] = m3 * g_o1 - m5 * g_o3  # 2e m=0
             d_x[e, 3 * u + i_u] = m1 * g_o0 - m4 * g_o1 + m5 * g_o2 - m0 * g_o4  # 2e m=+1
             d_x[e, 4 * u + i_u] = -m2 * g_o0 + m1 * g_o1 + m0 * g_o3  # 2e m=+2
+            d_x[e, i_u] = m0 * g_o1 - m1 * g_o3 + m2 * g_o4  # 2e m=-2
+            d_x[e, 2 * u + i_u] = m3 * g_o1 - m5 * g_o3  # 2e m=0
             m6 += g_o0 * x1 - g_o1 * x0 - g_o3 * x4 + g_o4 * x3  # summed over channels: 2o m=-2 · 2e m=-1
-            m7 += g_o2 * x3 - g_o3 * x2  # summed over channels: 2o m=0 · 2e m=+1
             m8 += g_o0 * x4 - g_o4 * x0  # summed over channels: 2o m=-2 · 2e m=+2
-            m9 += g_o1 * x3 - g_o3 * x1  # summed over channels: 2o m=-1 · 2e m=+1
             m10 += g_o0 * x3 + g_o1 * x4 - g_o3 * x0 - g_o4 * x1  # summed over channels: 2o m=-2 · 2e m=+1
+            m9 += g_o1 * x3 - g_o3 * x1  # summed over channels: 2o m=-1 · 2e m=+1
             m11 += g_o1 * x2 - g_o2 * x1  # summed over channels: 2o m=-1 · 2e m=0
+            m7 += g_o2 * x3 - g_o3 * x2  # summed over channels: 2o m=0 · 2e m=+1
         d_y[e, 0] = -C0 * m6 + C1 * m7  # 1o m=-1
         d_y[e, 1] = -C2 * m8 - C0 * m9  # 1o m=0
         d_y[e, 2] = C0 * m10 + C1 * m11  # 1o m=+1
@@ -2342,10 +2485,10 @@ def tensor_product_2e_1o_2o_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 3)),
         ("g_o", g_o, (rows, 5 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (15 * u + 6), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
-    _run(_tensor_product_2e_1o_2o_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_2e_1o_2o_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -2376,7 +2519,13 @@ def _tensor_product_2e_1o_2o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         m9 = C1 * g_d_y2  # 2e m=0 → 2o m=-1
         m10 = C1 * y0  # 2e m=+1 → 2o m=0
         m11 = C1 * g_d_y0  # 2e m=+1 → 2o m=0
-        # for each channel: d_g_o0, ..., d_x4
+        # for each channel: d_x1, ..., d_g_o3
+        m12 = zero
+        m14 = zero
+        m16 = zero
+        m15 = zero
+        m17 = zero
+        m13 = zero
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 2e m=-2
             g_d_x1 = g_d_x[e, u + i_u]  # 2e m=-1
@@ -2393,43 +2542,35 @@ def _tensor_product_2e_1o_2o_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             x2 = x[e, 2 * u + i_u]  # 2e m=0
             x3 = x[e, 3 * u + i_u]  # 2e m=+1
             x4 = x[e, 4 * u + i_u]  # 2e m=+2
-            d_g_o[e, i_u] = -m0 * g_d_x1 + m1 * g_d_x3 - m2 * g_d_x4 - m3 * x1 - m4 * x4 + m5 * x3  # 2o m=-2
+            d_x[e, u + i_u] = -m3 * g_o0 - m9 * g_o2 + m8 * g_o3 - m5 * g_o4  # 2e m=-1
+            d_x[e, 3 * u + i_u] = m5 * g_o0 - m8 * g_o1 + m11 * g_o2 - m3 * g_o4  # 2e m=+1
+            d_x[e, 4 * u + i_u] = -m4 * g_o0 + m5 * g_o1 + m3 * g_o3  # 2e m=+2
+            m12 += g_d_x0 * g_o1 - g_d_x1 * g_o0 - g_d_x3 * g_o4 + g_d_x4 * g_o3  # summed over channels: 2e m=-2 · 2o m=-1
+            m14 += g_d_x0 * g_o4 - g_d_x4 * g_o0  # summed over channels: 2e m=-2 · 2o m=+2
+            m16 += g_d_x0 * g_o3 + g_d_x1 * g_o4 - g_d_x3 * g_o0 - g_d_x4 * g_o1  # summed over channels: 2e m=-2 · 2o m=+1
+            d_x[e, i_u] = m3 * g_o1 - m5 * g_o3 + m4 * g_o4  # 2e m=-2
+            d_x[e, 2 * u + i_u] = m9 * g_o1 - m11 * g_o3  # 2e m=0
+            m15 += g_d_x1 * g_o3 - g_d_x3 * g_o1  # summed over channels: 2e m=-1 · 2o m=+1
+            m17 += g_d_x1 * g_o2 - g_d_x2 * g_o1  # summed over channels: 2e m=-1 · 2o m=0
+            m13 += g_d_x2 * g_o3 - g_d_x3 * g_o2  # summed over channels: 2e m=0 · 2o m=+1
             # 2o m=-1
             d_g_o[e, u + i_u] = m0 * g_d_x0 + m6 * g_d_x2 - m7 * g_d_x3 + m1 * g_d_x4 + m3 * x0 + m5 * x4 - m8 * x3 + m9 * x2
-            d_g_o[e, 2 * u + i_u] = -m6 * g_d_x1 + m10 * g_d_x3 - m9 * x1 + m11 * x3  # 2o m=0
             d_g_o[e, 3 * u + i_u] = (  # 2o m=+1
                 -m1 * g_d_x0 + m7 * g_d_x1 - m10 * g_d_x2 + m0 * g_d_x4 + m3 * x4 - m5 * x0 + m8 * x1 - m11 * x2
             )
-            d_g_o[e, 4 * u + i_u] = m2 * g_d_x0 - m1 * g_d_x1 - m0 * g_d_x3 - m3 * x3 + m4 * x0 - m5 * x1  # 2o m=+2
-            d_x[e, i_u] = m3 * g_o1 - m5 * g_o3 + m4 * g_o4  # 2e m=-2
-            d_x[e, u + i_u] = -m3 * g_o0 - m9 * g_o2 + m8 * g_o3 - m5 * g_o4  # 2e m=-1
-            d_x[e, 2 * u + i_u] = m9 * g_o1 - m11 * g_o3  # 2e m=0
-            d_x[e, 3 * u + i_u] = m5 * g_o0 - m8 * g_o1 + m11 * g_o2 - m3 * g_o4  # 2e m=+1
-            d_x[e, 4 * u + i_u] = -m4 * g_o0 + m5 * g_o1 + m3 * g_o3  # 2e m=+2
-        # for each channel: m12, ..., m17
-        m12 = zero
-        m13 = zero
-        m14 = zero
-        m15 = zero
-        m16 = zero
-        m17 = zero
+        # for each channel: d_g_o4, d_g_o0, d_g_o2
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 2e m=-2
             g_d_x1 = g_d_x[e, u + i_u]  # 2e m=-1
-            g_d_x2 = g_d_x[e, 2 * u + i_u]  # 2e m=0
             g_d_x3 = g_d_x[e, 3 * u + i_u]  # 2e m=+1
             g_d_x4 = g_d_x[e, 4 * u + i_u]  # 2e m=+2
-            g_o0 = g_o[e, i_u]  # 2o m=-2
-            g_o1 = g_o[e, u + i_u]  # 2o m=-1
-            g_o2 = g_o[e, 2 * u + i_u]  # 2o m=0
-            g_o3 = g_o[e, 3 * u + i_u]  # 2o m=+1
-            g_o4 = g_o[e, 4 * u + i_u]  # 2o m=+2
-            m12 += g_d_x0 * g_o1 - g_d_x1 * g_o0 - g_d_x3 * g_o4 + g_d_x4 * g_o3  # summed over channels: 2e m=-2 · 2o m=-1
-            m13 += g_d_x2 * g_o3 - g_d_x3 * g_o2  # summed over channels: 2e m=0 · 2o m=+1
-            m14 += g_d_x0 * g_o4 - g_d_x4 * g_o0  # summed over channels: 2e m=-2 · 2o m=+2
-            m15 += g_d_x1 * g_o3 - g_d_x3 * g_o1  # summed over channels: 2e m=-1 · 2o m=+1
-            m16 += g_d_x0 * g_o3 + g_d_x1 * g_o4 - g_d_x3 * g_o0 - g_d_x4 * g_o1  # summed over channels: 2e m=-2 · 2o m=+1
-            m17 += g_d_x1 * g_o2 - g_d_x2 * g_o1  # summed over channels: 2e m=-1 · 2o m=0
+            x0 = x[e, i_u]  # 2e m=-2
+            x1 = x[e, u + i_u]  # 2e m=-1
+            x3 = x[e, 3 * u + i_u]  # 2e m=+1
+            x4 = x[e, 4 * u + i_u]  # 2e m=+2
+            d_g_o[e, 4 * u + i_u] = m2 * g_d_x0 - m1 * g_d_x1 - m0 * g_d_x3 - m3 * x3 + m4 * x0 - m5 * x1  # 2o m=+2
+            d_g_o[e, i_u] = -m0 * g_d_x1 + m1 * g_d_x3 - m2 * g_d_x4 - m3 * x1 - m4 * x4 + m5 * x3  # 2o m=-2
+            d_g_o[e, 2 * u + i_u] = -m6 * g_d_x1 + m10 * g_d_x3 - m9 * x1 + m11 * x3  # 2o m=0
         d_y[e, 0] = C0 * m12 - C1 * m13  # 1o m=-1
         d_y[e, 1] = C2 * m14 + C0 * m15  # 1o m=0
         d_y[e, 2] = -C0 * m16 - C1 * m17  # 1o m=+1
@@ -2455,11 +2596,11 @@ def tensor_product_2e_1o_2o_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 5 * u)),
         ("g_d_y", g_d_y, (rows, 3)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (25 * u + 9), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 3), x.dtype)
     d_g_o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_2e_1o_2o_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_2e_1o_2o_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -2499,9 +2640,9 @@ def tensor_product_2e_2e_0e(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_2e_2e_0e", ("x", x, (rows, 5 * u)), ("y", y, (rows, 5)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (6 * u + 5), threads))
     o = np.empty((rows, u), x.dtype)
-    _run(_tensor_product_2e_2e_0e_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_2e_2e_0e_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -2568,10 +2709,10 @@ def tensor_product_2e_2e_0e_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 5)),
         ("g_o", g_o, (rows, u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (11 * u + 10), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
-    _run(_tensor_product_2e_2e_0e_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_2e_2e_0e_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -2602,7 +2743,7 @@ def _tensor_product_2e_2e_0e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         m7 = C0 * g_d_y2  # 2e m=0 → 0e m=0
         m8 = C0 * g_d_y3  # 2e m=+1 → 0e m=0
         m9 = C0 * g_d_y4  # 2e m=+2 → 0e m=0
-        # for each channel: d_g_o0, ..., m14
+        # for each channel: d_x0, ..., d_g_o0
         m10 = zero
         m11 = zero
         m12 = zero
@@ -2620,10 +2761,6 @@ def _tensor_product_2e_2e_0e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             x2 = x[e, 2 * u + i_u]  # 2e m=0
             x3 = x[e, 3 * u + i_u]  # 2e m=+1
             x4 = x[e, 4 * u + i_u]  # 2e m=+2
-            d_g_o[e, i_u] = (  # 0e m=0
-                m0 * g_d_x0 + m1 * g_d_x1 + m2 * g_d_x2 + m3 * g_d_x3 + m4 * g_d_x4 + m5 * x0 + m6 * x1 + m7 * x2 + m8 * x3
-                + m9 * x4
-            )
             d_x[e, i_u] = m5 * g_o0  # 2e m=-2
             d_x[e, u + i_u] = m6 * g_o0  # 2e m=-1
             d_x[e, 2 * u + i_u] = m7 * g_o0  # 2e m=0
@@ -2634,6 +2771,10 @@ def _tensor_product_2e_2e_0e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             m12 += g_d_x2 * g_o0  # summed over channels: 2e m=0 · 0e m=0
             m13 += g_d_x3 * g_o0  # summed over channels: 2e m=+1 · 0e m=0
             m14 += g_d_x4 * g_o0  # summed over channels: 2e m=+2 · 0e m=0
+            d_g_o[e, i_u] = (  # 0e m=0
+                m0 * g_d_x0 + m1 * g_d_x1 + m2 * g_d_x2 + m3 * g_d_x3 + m4 * g_d_x4 + m5 * x0 + m6 * x1 + m7 * x2 + m8 * x3
+                + m9 * x4
+            )
         d_y[e, 0] = C0 * m10  # 2e m=-2
         d_y[e, 1] = C0 * m11  # 2e m=-1
         d_y[e, 2] = C0 * m12  # 2e m=0
@@ -2661,11 +2802,11 @@ def tensor_product_2e_2e_0e_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 5 * u)),
         ("g_d_y", g_d_y, (rows, 5)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (17 * u + 15), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
     d_g_o = np.empty((rows, u), x.dtype)
-    _run(_tensor_product_2e_2e_0e_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_2e_2e_0e_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -2713,9 +2854,9 @@ def tensor_product_2e_2e_1e(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_2e_2e_1e", ("x", x, (rows, 5 * u)), ("y", y, (rows, 5)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (8 * u + 5), threads))
     o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_2e_2e_1e_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_2e_2e_1e_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -2742,16 +2883,16 @@ def _tensor_product_2e_2e_1e_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
         m6 = C1 * y1  # 1e m=+1 → 2e m=0
         m7 = C1 * y2 - C0 * y4  # 1e m=-1 → 2e m=+1
         m8 = C2 * y0  # 1e m=0 → 2e m=+2
-        # for each channel: d_x0, ..., m17
-        m9 = zero
-        m10 = zero
+        # for each channel: d_x0, ..., m10
         m11 = zero
-        m12 = zero
-        m13 = zero
-        m14 = zero
-        m15 = zero
         m16 = zero
         m17 = zero
+        m9 = zero
+        m14 = zero
+        m15 = zero
+        m12 = zero
+        m13 = zero
+        m10 = zero
         for i_u in range(u):
             g_o0 = g_o[e, i_u]  # 1e m=-1
             g_o1 = g_o[e, u + i_u]  # 1e m=0
@@ -2766,15 +2907,15 @@ def _tensor_product_2e_2e_1e_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
             d_x[e, 2 * u + i_u] = m5 * g_o0 - m6 * g_o2  # 2e m=0
             d_x[e, 3 * u + i_u] = -m7 * g_o0 + m0 * g_o1 - m3 * g_o2  # 2e m=+1
             d_x[e, 4 * u + i_u] = -m2 * g_o0 + m8 * g_o1 - m0 * g_o2  # 2e m=+2
-            m9 += g_o0 * x1 - g_o2 * x3  # summed over channels: 1e m=-1 · 2e m=-1
-            m10 += g_o1 * x4  # summed over channels: 1e m=0 · 2e m=+2
             m11 += g_o0 * x0 - g_o1 * x3 + g_o2 * x4  # summed over channels: 1e m=-1 · 2e m=-2
-            m12 += g_o2 * x2  # summed over channels: 1e m=+1 · 2e m=0
-            m13 += g_o0 * x3  # summed over channels: 1e m=-1 · 2e m=+1
-            m14 += g_o2 * x1  # summed over channels: 1e m=+1 · 2e m=-1
-            m15 += g_o0 * x2  # summed over channels: 1e m=-1 · 2e m=0
             m16 += g_o0 * x4 + g_o1 * x1 - g_o2 * x0  # summed over channels: 1e m=-1 · 2e m=+2
             m17 += g_o1 * x0  # summed over channels: 1e m=0 · 2e m=-2
+            m9 += g_o0 * x1 - g_o2 * x3  # summed over channels: 1e m=-1 · 2e m=-1
+            m14 += g_o2 * x1  # summed over channels: 1e m=+1 · 2e m=-1
+            m15 += g_o0 * x2  # summed over channels: 1e m=-1 · 2e m=0
+            m12 += g_o2 * x2  # summed over channels: 1e m=+1 · 2e m=0
+            m13 += g_o0 * x3  # summed over channels: 1e m=-1 · 2e m=+1
+            m10 += g_o1 * x4  # summed over channels: 1e m=0 · 2e m=+2
         d_y[e, 0] = C0 * m9 + C2 * m10  # 2e m=-2
         d_y[e, 1] = -C0 * m11 - C1 * m12  # 2e m=-1
         d_y[e, 2] = -C1 * (m13 - m14)  # 2e m=0
@@ -2798,10 +2939,10 @@ def tensor_product_2e_2e_1e_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 5)),
         ("g_o", g_o, (rows, 3 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (13 * u + 10), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
-    _run(_tensor_product_2e_2e_1e_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_2e_2e_1e_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -2842,10 +2983,16 @@ def _tensor_product_2e_2e_1e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         m15 = C1 * y1  # 2e m=0 → 1e m=+1
         m16 = C1 * g_d_y1  # 2e m=0 → 1e m=+1
         m17 = C1 * g_d_y2 + C0 * g_d_y4  # 2e m=-1 → 1e m=+1
-        # for each channel: d_g_o0, ..., m20
-        m18 = zero
-        m19 = zero
+        # for each channel: d_x0, ..., d_g_o1
         m20 = zero
+        m24 = zero
+        m26 = zero
+        m18 = zero
+        m22 = zero
+        m25 = zero
+        m21 = zero
+        m23 = zero
+        m19 = zero
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 2e m=-2
             g_d_x1 = g_d_x[e, u + i_u]  # 2e m=-1
@@ -2860,6 +3007,20 @@ def _tensor_product_2e_2e_1e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             x2 = x[e, 2 * u + i_u]  # 2e m=0
             x3 = x[e, 3 * u + i_u]  # 2e m=+1
             x4 = x[e, 4 * u + i_u]  # 2e m=+2
+            d_x[e, i_u] = -m6 * g_o0 - m13 * g_o1 + m9 * g_o2  # 2e m=-2
+            d_x[e, u + i_u] = m5 * g_o0 - m9 * g_o1 + m17 * g_o2  # 2e m=-1
+            d_x[e, 2 * u + i_u] = m8 * g_o0 - m16 * g_o2  # 2e m=0
+            d_x[e, 3 * u + i_u] = -m7 * g_o0 + m6 * g_o1 - m5 * g_o2  # 2e m=+1
+            d_x[e, 4 * u + i_u] = -m9 * g_o0 + m12 * g_o1 - m6 * g_o2  # 2e m=+2
+            m20 += g_d_x0 * g_o0 - g_d_x3 * g_o1 + g_d_x4 * g_o2  # summed over channels: 2e m=-2 · 1e m=-1
+            m24 += g_d_x0 * g_o2 - g_d_x1 * g_o1 - g_d_x4 * g_o0  # summed over channels: 2e m=-2 · 1e m=+1
+            m26 += g_d_x0 * g_o1  # summed over channels: 2e m=-2 · 1e m=0
+            m18 += g_d_x1 * g_o0 - g_d_x3 * g_o2  # summed over channels: 2e m=-1 · 1e m=-1
+            m22 += g_d_x1 * g_o2  # summed over channels: 2e m=-1 · 1e m=+1
+            m25 += g_d_x2 * g_o0  # summed over channels: 2e m=0 · 1e m=-1
+            m21 += g_d_x2 * g_o2  # summed over channels: 2e m=0 · 1e m=+1
+            m23 += g_d_x3 * g_o0  # summed over channels: 2e m=+1 · 1e m=-1
+            m19 += g_d_x4 * g_o1  # summed over channels: 2e m=+2 · 1e m=0
             d_g_o[e, i_u] = (  # 1e m=-1
                 -m0 * g_d_x0 + m1 * g_d_x1 + m2 * g_d_x2 - m3 * g_d_x3 - m4 * g_d_x4 + m5 * x1 - m6 * x0 - m7 * x3 + m8 * x2
                 - m9 * x4
@@ -2867,40 +3028,22 @@ def _tensor_product_2e_2e_1e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             d_g_o[e, u + i_u] = (  # 1e m=0
                 -m10 * g_d_x0 - m4 * g_d_x1 + m0 * g_d_x3 + m11 * g_d_x4 + m6 * x3 - m9 * x1 + m12 * x4 - m13 * x0
             )
-            d_g_o[e, 2 * u + i_u] = (  # 1e m=+1
-                m4 * g_d_x0 + m14 * g_d_x1 - m15 * g_d_x2 - m1 * g_d_x3 - m0 * g_d_x4 - m5 * x3 - m6 * x4 + m9 * x0
-                - m16 * x2 + m17 * x1
-            )
-            d_x[e, i_u] = -m6 * g_o0 - m13 * g_o1 + m9 * g_o2  # 2e m=-2
-            d_x[e, u + i_u] = m5 * g_o0 - m9 * g_o1 + m17 * g_o2  # 2e m=-1
-            d_x[e, 2 * u + i_u] = m8 * g_o0 - m16 * g_o2  # 2e m=0
-            d_x[e, 3 * u + i_u] = -m7 * g_o0 + m6 * g_o1 - m5 * g_o2  # 2e m=+1
-            d_x[e, 4 * u + i_u] = -m9 * g_o0 + m12 * g_o1 - m6 * g_o2  # 2e m=+2
-            m18 += g_d_x1 * g_o0 - g_d_x3 * g_o2  # summed over channels: 2e m=-1 · 1e m=-1
-            m19 += g_d_x4 * g_o1  # summed over channels: 2e m=+2 · 1e m=0
-            m20 += g_d_x0 * g_o0 - g_d_x3 * g_o1 + g_d_x4 * g_o2  # summed over channels: 2e m=-2 · 1e m=-1
-        # for each channel: m21, ..., m26
-        m21 = zero
-        m22 = zero
-        m23 = zero
-        m24 = zero
-        m25 = zero
-        m26 = zero
+        # for each channel: d_g_o2
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 2e m=-2
             g_d_x1 = g_d_x[e, u + i_u]  # 2e m=-1
             g_d_x2 = g_d_x[e, 2 * u + i_u]  # 2e m=0
             g_d_x3 = g_d_x[e, 3 * u + i_u]  # 2e m=+1
             g_d_x4 = g_d_x[e, 4 * u + i_u]  # 2e m=+2
-            g_o0 = g_o[e, i_u]  # 1e m=-1
-            g_o1 = g_o[e, u + i_u]  # 1e m=0
-            g_o2 = g_o[e, 2 * u + i_u]  # 1e m=+1
-            m21 += g_d_x2 * g_o2  # summed over channels: 2e m=0 · 1e m=+1
-            m22 += g_d_x1 * g_o2  # summed over channels: 2e m=-1 · 1e m=+1
-            m23 += g_d_x3 * g_o0  # summed over channels: 2e m=+1 · 1e m=-1
-            m24 += g_d_x0 * g_o2 - g_d_x1 * g_o1 - g_d_x4 * g_o0  # summed over channels: 2e m=-2 · 1e m=+1
-            m25 += g_d_x2 * g_o0  # summed over channels: 2e m=0 · 1e m=-1
-            m26 += g_d_x0 * g_o1  # summed over channels: 2e m=-2 · 1e m=0
+            x0 = x[e, i_u]  # 2e m=-2
+            x1 = x[e, u + i_u]  # 2e m=-1
+            x2 = x[e, 2 * u + i_u]  # 2e m=0
+            x3 = x[e, 3 * u + i_u]  # 2e m=+1
+            x4 = x[e, 4 * u + i_u]  # 2e m=+2
+            d_g_o[e, 2 * u + i_u] = (  # 1e m=+1
+                m4 * g_d_x0 + m14 * g_d_x1 - m15 * g_d_x2 - m1 * g_d_x3 - m0 * g_d_x4 - m5 * x3 - m6 * x4 + m9 * x0
+                - m16 * x2 + m17 * x1
+            )
         d_y[e, 0] = C0 * m18 + C2 * m19  # 2e m=-2
         d_y[e, 1] = -C0 * m20 - C1 * m21  # 2e m=-1
         d_y[e, 2] = C1 * (m22 - m23)  # 2e m=0
@@ -2928,11 +3071,11 @@ def tensor_product_2e_2e_1e_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 5 * u)),
         ("g_d_y", g_d_y, (rows, 5)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (21 * u + 15), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
     d_g_o = np.empty((rows, 3 * u), x.dtype)
-    _run(_tensor_product_2e_2e_1e_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_2e_2e_1e_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
@@ -2983,9 +3126,9 @@ def tensor_product_2e_2e_2e(x, y, u, *, threads=1):
     """
     rows = x.shape[0]
     x, y = _operands("tensor_product_2e_2e_2e", ("x", x, (rows, 5 * u)), ("y", y, (rows, 5)))
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (10 * u + 5), threads))
     o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_2e_2e_2e_o, cuts, threads, (x, y, u, o))
+    run(_tensor_product_2e_2e_2e_o, [(*cut, x, y, u, o) for cut in cuts], threads)
     return o
 
 
@@ -3013,17 +3156,17 @@ def _tensor_product_2e_2e_2e_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
         m7 = C0 * y3  # 2e m=+1 → 2e m=0
         m8 = C2 * y4  # 2e m=+2 → 2e m=0
         m9 = C0 * y2 + C1 * y4  # 2e m=+1 → 2e m=+1
-        # for each channel: d_x0, ..., m19
+        # for each channel: d_x0, ..., m16
         m10 = zero
-        m11 = zero
         m12 = zero
-        m13 = zero
         m14 = zero
-        m15 = zero
-        m16 = zero
         m17 = zero
+        m11 = zero
+        m13 = zero
+        m15 = zero
         m18 = zero
         m19 = zero
+        m16 = zero
         for i_u in range(u):
             g_o0 = g_o[e, i_u]  # 2e m=-2
             g_o1 = g_o[e, u + i_u]  # 2e m=-1
@@ -3041,15 +3184,15 @@ def _tensor_product_2e_2e_2e_vjp_d_x_d_y(n0, n1, x, y, g_o, u, d_x, d_y):
             d_x[e, 3 * u + i_u] = m3 * g_o0 + m6 * g_o1 + m7 * g_o2 + m9 * g_o3 + m1 * g_o4  # 2e m=+1
             d_x[e, 4 * u + i_u] = -m3 * g_o1 - m8 * g_o2 + m1 * g_o3 - m0 * g_o4  # 2e m=+2
             m10 += g_o0 * x2 + g_o2 * x0  # summed over channels: 2e m=-2 · 2e m=0
-            m11 += g_o1 * x3 + g_o3 * x1  # summed over channels: 2e m=-1 · 2e m=+1
             m12 += g_o0 * x3 - g_o1 * x4 + g_o3 * x0 - g_o4 * x1  # summed over channels: 2e m=-2 · 2e m=+1
-            m13 += g_o1 * x2 + g_o2 * x1  # summed over channels: 2e m=-1 · 2e m=0
             m14 += g_o0 * x0 - g_o2 * x2 + g_o4 * x4  # summed over channels: 2e m=-2 · 2e m=-2
-            m15 += g_o1 * x1  # summed over channels: 2e m=-1 · 2e m=-1
-            m16 += g_o3 * x3  # summed over channels: 2e m=+1 · 2e m=+1
             m17 += g_o0 * x1 + g_o1 * x0 + g_o3 * x4 + g_o4 * x3  # summed over channels: 2e m=-2 · 2e m=-1
+            m11 += g_o1 * x3 + g_o3 * x1  # summed over channels: 2e m=-1 · 2e m=+1
+            m13 += g_o1 * x2 + g_o2 * x1  # summed over channels: 2e m=-1 · 2e m=0
+            m15 += g_o1 * x1  # summed over channels: 2e m=-1 · 2e m=-1
             m18 += g_o2 * x3 + g_o3 * x2  # summed over channels: 2e m=0 · 2e m=+1
             m19 += g_o2 * x4 + g_o4 * x2  # summed over channels: 2e m=0 · 2e m=+2
+            m16 += g_o3 * x3  # summed over channels: 2e m=+1 · 2e m=+1
         d_y[e, 0] = -C2 * m10 + C1 * m11  # 2e m=-2
         d_y[e, 1] = C1 * m12 + C0 * m13  # 2e m=-1
         d_y[e, 2] = -C2 * m14 + C0 * (m15 + m16)  # 2e m=0
@@ -3073,10 +3216,10 @@ def tensor_product_2e_2e_2e_vjp(x, y, g_o, u, *, threads=1):
         ("y", y, (rows, 5)),
         ("g_o", g_o, (rows, 5 * u)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (15 * u + 10), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
-    _run(_tensor_product_2e_2e_2e_vjp_d_x_d_y, cuts, threads, (x, y, g_o, u, d_x, d_y))
+    run(_tensor_product_2e_2e_2e_vjp_d_x_d_y, [(*cut, x, y, g_o, u, d_x, d_y) for cut in cuts], threads)
     return d_x, d_y
 
 
@@ -3119,6 +3262,43 @@ def _tensor_product_2e_2e_2e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
         m17 = C2 * g_d_y4  # 2e m=+2 → 2e m=0
         m18 = C0 * y2 + C1 * y4  # 2e m=+1 → 2e m=+1
         m19 = C0 * g_d_y2 + C1 * g_d_y4  # 2e m=+1 → 2e m=+1
+        # for each channel: d_x0, ..., m26
+        m20 = zero
+        m22 = zero
+        m24 = zero
+        m27 = zero
+        m21 = zero
+        m23 = zero
+        m25 = zero
+        m28 = zero
+        m29 = zero
+        m26 = zero
+        for i_u in range(u):
+            g_d_x0 = g_d_x[e, i_u]  # 2e m=-2
+            g_d_x1 = g_d_x[e, u + i_u]  # 2e m=-1
+            g_d_x2 = g_d_x[e, 2 * u + i_u]  # 2e m=0
+            g_d_x3 = g_d_x[e, 3 * u + i_u]  # 2e m=+1
+            g_d_x4 = g_d_x[e, 4 * u + i_u]  # 2e m=+2
+            g_o0 = g_o[e, i_u]  # 2e m=-2
+            g_o1 = g_o[e, u + i_u]  # 2e m=-1
+            g_o2 = g_o[e, 2 * u + i_u]  # 2e m=0
+            g_o3 = g_o[e, 3 * u + i_u]  # 2e m=+1
+            g_o4 = g_o[e, 4 * u + i_u]  # 2e m=+2
+            d_x[e, i_u] = -m6 * g_o0 + m7 * g_o1 - m4 * g_o2 + m5 * g_o3  # 2e m=-2
+            d_x[e, u + i_u] = m7 * g_o0 + m13 * g_o1 + m12 * g_o2 + m11 * g_o3 - m5 * g_o4  # 2e m=-1
+            d_x[e, 2 * u + i_u] = -m4 * g_o0 + m12 * g_o1 + m6 * g_o2 + m16 * g_o3 - m17 * g_o4  # 2e m=0
+            d_x[e, 3 * u + i_u] = m5 * g_o0 + m11 * g_o1 + m16 * g_o2 + m19 * g_o3 + m7 * g_o4  # 2e m=+1
+            m20 += g_d_x0 * g_o2 + g_d_x2 * g_o0  # summed over channels: 2e m=-2 · 2e m=0
+            m22 += g_d_x0 * g_o3 - g_d_x1 * g_o4 + g_d_x3 * g_o0 - g_d_x4 * g_o1  # summed over channels: 2e m=-2 · 2e m=+1
+            m24 += g_d_x0 * g_o0 - g_d_x2 * g_o2 + g_d_x4 * g_o4  # summed over channels: 2e m=-2 · 2e m=-2
+            m27 += g_d_x0 * g_o1 + g_d_x1 * g_o0 + g_d_x3 * g_o4 + g_d_x4 * g_o3  # summed over channels: 2e m=-2 · 2e m=-1
+            d_x[e, 4 * u + i_u] = -m5 * g_o1 - m17 * g_o2 + m7 * g_o3 - m6 * g_o4  # 2e m=+2
+            m21 += g_d_x1 * g_o3 + g_d_x3 * g_o1  # summed over channels: 2e m=-1 · 2e m=+1
+            m23 += g_d_x1 * g_o2 + g_d_x2 * g_o1  # summed over channels: 2e m=-1 · 2e m=0
+            m25 += g_d_x1 * g_o1  # summed over channels: 2e m=-1 · 2e m=-1
+            m28 += g_d_x2 * g_o3 + g_d_x3 * g_o2  # summed over channels: 2e m=0 · 2e m=+1
+            m29 += g_d_x2 * g_o4 + g_d_x4 * g_o2  # summed over channels: 2e m=0 · 2e m=+2
+            m26 += g_d_x3 * g_o3  # summed over channels: 2e m=+1 · 2e m=+1
         # for each channel: d_g_o0, ..., d_g_o4
         for i_u in range(u):
             g_d_x0 = g_d_x[e, i_u]  # 2e m=-2
@@ -3148,43 +3328,6 @@ def _tensor_product_2e_2e_2e_vjp_vjp_d_x_d_y_d_g_o(n0, n1, x, y, g_o, g_d_x, g_d
             d_g_o[e, 4 * u + i_u] = (  # 2e m=+2
                 -m3 * g_d_x1 - m15 * g_d_x2 + m1 * g_d_x3 - m0 * g_d_x4 - m5 * x1 - m6 * x4 + m7 * x3 - m17 * x2
             )
-        # for each channel: d_x0, ..., m29
-        m20 = zero
-        m21 = zero
-        m22 = zero
-        m23 = zero
-        m24 = zero
-        m25 = zero
-        m26 = zero
-        m27 = zero
-        m28 = zero
-        m29 = zero
-        for i_u in range(u):
-            g_d_x0 = g_d_x[e, i_u]  # 2e m=-2
-            g_d_x1 = g_d_x[e, u + i_u]  # 2e m=-1
-            g_d_x2 = g_d_x[e, 2 * u + i_u]  # 2e m=0
-            g_d_x3 = g_d_x[e, 3 * u + i_u]  # 2e m=+1
-            g_d_x4 = g_d_x[e, 4 * u + i_u]  # 2e m=+2
-            g_o0 = g_o[e, i_u]  # 2e m=-2
-            g_o1 = g_o[e, u + i_u]  # 2e m=-1
-            g_o2 = g_o[e, 2 * u + i_u]  # 2e m=0
-            g_o3 = g_o[e, 3 * u + i_u]  # 2e m=+1
-            g_o4 = g_o[e, 4 * u + i_u]  # 2e m=+2
-            d_x[e, i_u] = -m6 * g_o0 + m7 * g_o1 - m4 * g_o2 + m5 * g_o3  # 2e m=-2
-            d_x[e, u + i_u] = m7 * g_o0 + m13 * g_o1 + m12 * g_o2 + m11 * g_o3 - m5 * g_o4  # 2e m=-1
-            d_x[e, 2 * u + i_u] = -m4 * g_o0 + m12 * g_o1 + m6 * g_o2 + m16 * g_o3 - m17 * g_o4  # 2e m=0
-            d_x[e, 3 * u + i_u] = m5 * g_o0 + m11 * g_o1 + m16 * g_o2 + m19 * g_o3 + m7 * g_o4  # 2e m=+1
-            d_x[e, 4 * u + i_u] = -m5 * g_o1 - m17 * g_o2 + m7 * g_o3 - m6 * g_o4  # 2e m=+2
-            m20 += g_d_x0 * g_o2 + g_d_x2 * g_o0  # summed over channels: 2e m=-2 · 2e m=0
-            m21 += g_d_x1 * g_o3 + g_d_x3 * g_o1  # summed over channels: 2e m=-1 · 2e m=+1
-            m22 += g_d_x0 * g_o3 - g_d_x1 * g_o4 + g_d_x3 * g_o0 - g_d_x4 * g_o1  # summed over channels: 2e m=-2 · 2e m=+1
-            m23 += g_d_x1 * g_o2 + g_d_x2 * g_o1  # summed over channels: 2e m=-1 · 2e m=0
-            m24 += g_d_x0 * g_o0 - g_d_x2 * g_o2 + g_d_x4 * g_o4  # summed over channels: 2e m=-2 · 2e m=-2
-            m25 += g_d_x1 * g_o1  # summed over channels: 2e m=-1 · 2e m=-1
-            m26 += g_d_x3 * g_o3  # summed over channels: 2e m=+1 · 2e m=+1
-            m27 += g_d_x0 * g_o1 + g_d_x1 * g_o0 + g_d_x3 * g_o4 + g_d_x4 * g_o3  # summed over channels: 2e m=-2 · 2e m=-1
-            m28 += g_d_x2 * g_o3 + g_d_x3 * g_o2  # summed over channels: 2e m=0 · 2e m=+1
-            m29 += g_d_x2 * g_o4 + g_d_x4 * g_o2  # summed over channels: 2e m=0 · 2e m=+2
         d_y[e, 0] = -C2 * m20 + C1 * m21  # 2e m=-2
         d_y[e, 1] = C1 * m22 + C0 * m23  # 2e m=-1
         d_y[e, 2] = -C2 * m24 + C0 * (m25 + m26)  # 2e m=0
@@ -3212,17 +3355,17 @@ def tensor_product_2e_2e_2e_vjp_vjp(x, y, g_o, g_d_x, g_d_y, u, *, threads=1):
         ("g_d_x", g_d_x, (rows, 5 * u)),
         ("g_d_y", g_d_y, (rows, 5)),
     )
-    cuts = _cut_rows(rows, threads)
+    cuts = cut_rows(rows, pieces_of(rows * (25 * u + 15), threads))
     d_x = np.empty((rows, 5 * u), x.dtype)
     d_y = np.empty((rows, 5), x.dtype)
     d_g_o = np.empty((rows, 5 * u), x.dtype)
-    _run(_tensor_product_2e_2e_2e_vjp_vjp_d_x_d_y_d_g_o, cuts, threads, (x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o))
+    run(_tensor_product_2e_2e_2e_vjp_vjp_d_x_d_y_d_g_o, [(*cut, x, y, g_o, g_d_x, g_d_y, u, d_x, d_y, d_g_o) for cut in cuts], threads)
     return d_x, d_y, d_g_o
 
 
-def _line(array, i):
-    """One row of an array, as a kernel takes it."""
-    return array[i]
+def serial(name, dtype, arguments, **extents):
+    """A serial function by its name; it is compiled for what it is given."""
+    return globals()[name]
 
 
 def _operands(what, *operands):
@@ -3237,48 +3380,82 @@ def _operands(what, *operands):
     return [a if a.flags.c_contiguous else np.ascontiguousarray(a) for _, a, _ in operands]
 
 
-def _cut_rows(rows, pieces):
-    """Row numbers that cut the rows into equal pieces."""
-    pieces = max(1, min(pieces, rows))
-    return [rows * i // pieces for i in range(pieces + 1)]
+def pieces_of(work, threads):
+    """Into how many pieces rows are cut whose kernel touches `work` array elements: four for each thread, or one."""
+    return 4 * threads if threads > 1 and work >= WORTH_THREADS else 1
 
 
-def _cut_edges(start, pieces):
-    """Row numbers that cut CSR rows into pieces of equally many edges."""
+def sums_of(work):
+    """Into how many pieces a sum over rows is cut: the same for any number of threads, hence so is the result."""
+    return max(1, min(16, 4 * work // WORTH_THREADS))
+
+
+def cut_rows(rows, pieces):
+    """Cut rows into equal pieces, (first, last + 1)."""
+    return _cuts([rows * i // pieces for i in range(pieces + 1)])
+
+
+def cut_edges(start, pieces):
+    """Cut CSR rows into pieces of equally many edges, (first, last + 1)."""
     rows = start.size - 1
     if pieces == 1:
-        return [0, rows]
+        return _cuts([0, rows])
     inner = np.searchsorted(start, [start[-1] * i // pieces for i in range(1, pieces)])
-    return [0, *(min(int(n), rows) for n in inner), rows]
+    return _cuts([0, *np.minimum(inner, rows).tolist(), rows])
 
 
-@lru_cache(maxsize=8)
-def _pool(process, threads):
-    """Worker threads of this process; a forked child makes its own."""
-    return ThreadPoolExecutor(threads)
+def _cuts(rows):
+    return [(n0, n1) for n0, n1 in zip(rows[:-1], rows[1:]) if n1 > n0]
 
 
-def _run(kernel, cuts, threads, arguments):
-    """Run a serial kernel over each piece of rows, the last one in the calling thread."""
-    pieces = [(n0, n1) for n0, n1 in zip(cuts[:-1], cuts[1:]) if n1 > n0]
-    if threads == 1 or len(pieces) < 2:
-        for n0, n1 in pieces:
-            kernel(n0, n1, *arguments)
-        return
-    pool = _pool(getpid(), threads)
-    waiting = [pool.submit(kernel, n0, n1, *arguments) for n0, n1 in pieces[:-1]]
-    kernel(*pieces[-1], *arguments)
-    for result in waiting:
-        result.result()
+def run(compute, jobs, threads):
+    """Call a serial function with each of the jobs, which write to different places.
 
-
-def _run_partial(kernel, cuts, threads, arguments, outputs):
-    """Run a kernel that sums over rows: each piece has its own line in every output."""
-    pieces = enumerate(zip(cuts[:-1], cuts[1:]))
-    jobs = [(n0, n1, *arguments, *(_line(o, i) for o in outputs)) for i, (n0, n1) in pieces if n1 > n0]
-    if threads == 1 or len(jobs) < 2:
+    The calling thread takes part, job by job, so that a thread which comes late costs nothing.
+    """
+    count = min(threads, len(jobs))
+    if count < 2:
         for job in jobs:
-            kernel(*job)
+            compute(*job)
         return
-    for result in [_pool(getpid(), threads).submit(kernel, *job) for job in jobs]:
-        result.result()
+    todo, done = deque(jobs), SimpleQueue()
+    for number in range(1, count):
+        _worker(getpid(), number)
+        _calls(getpid()).put((compute, todo, done))
+    _take(compute, todo, done)
+    for error in [done.get() for _ in jobs]:
+        if error is not None:
+            raise error
+
+
+def _take(compute, todo, done):
+    """Do jobs until none is left."""
+    while True:
+        try:
+            job = todo.popleft()
+        except IndexError:
+            return
+        try:
+            compute(*job)
+            done.put(None)
+        except Exception as error:
+            done.put(error)
+
+
+@lru_cache(maxsize=None)
+def _calls(process):
+    """What the workers of this process wait for; a forked child has its own."""
+    return SimpleQueue()
+
+
+@lru_cache(maxsize=None)
+def _worker(process, number):
+    """A thread that helps with any call; it ends with the process."""
+    thread = Thread(target=_wait, args=(_calls(process),), daemon=True)
+    thread.start()
+    return thread
+
+
+def _wait(calls):
+    while True:
+        _take(*calls.get())

@@ -10,19 +10,15 @@
 # conventions  real basis, m = -l ... l, polar axis y (e3nn >= 0.5); w3j of unit norm;
 #              rows of (component, channel), channels fast
 # source       irrepc/frontend, templates/torch/module.py.jinja 90182293
-# cost                                                         mul    add   load  store
-#              convolution (o)                per row           40      4      8      0
-#              convolution (o)                per row and u    101     79     38     35
-#              convolution_vjp (d_x)          per row           40      4      8      0
-#              convolution_vjp (d_x)          per row and u    104     79     68      9
-#              convolution_vjp (d_y, d_w)     per row           80     44      8      9
-#              convolution_vjp (d_y, d_w)     per row and u    214    147    145     11
-#              convolution_vjp_vjp (d_x)      per row           80      8     16      0
-#              convolution_vjp_vjp (d_x)      per row and u    215    155    133      9
-#              convolution_vjp_vjp (d_y, d_w) per row          120     48     16      9
-#              convolution_vjp_vjp (d_y, d_w) per row and u    403    302    285     11
-#              convolution_vjp_vjp (d_g_o)    per row           80      8     16      0
-#              convolution_vjp_vjp (d_g_o)    per row and u    292    237    116     35
+# cost                                                              mul    add   load  store
+#              convolution (o)                     per row           40      4      8      0
+#              convolution (o)                     per row and u    101     79     38     35
+#              convolution_vjp (d_x, d_y, d_w)     per row           80     44      8      9
+#              convolution_vjp (d_x, d_y, d_w)     per row and u    243    175    108     32
+#              convolution_vjp_vjp (d_x, d_y, d_w) per row          120     48     16      9
+#              convolution_vjp_vjp (d_x, d_y, d_w) per row and u    395    310    202     38
+#              convolution_vjp_vjp (d_g_o)         per row           80      8     16      0
+#              convolution_vjp_vjp (d_g_o)         per row and u    239    190    100     47
 # ────────────────────────────────────────────────────────────────────────────────────────────────────
 """Messages along edges: gathered at the sender, multiplied by harmonics and weights, summed at the receiver."""
 
@@ -195,75 +191,7 @@ def convolution_vjp(
     g_o0, g_o1, g_o2, g_o3, g_o4, g_o5, g_o6, g_o7, g_o8, g_o9, g_o10, g_o11, g_o12, g_o13, g_o14, g_o15, g_o16, g_o17, g_o18, g_o19, g_o20, g_o21, g_o22, g_o23, g_o24, g_o25, g_o26, g_o27, g_o28, g_o29, g_o30, g_o31, g_o32, g_o33, g_o34 = (
         g_o.index_select(0, receiver.values).split(u, dim=1)
     )
-    t0 = y4 * g_o4 + y5 * g_o5 + y6 * g_o6 + y7 * g_o7 + y8 * g_o8
-    t1 = y1 * g_o1 + y2 * g_o2 + y3 * g_o3
-    d_x0 = y0 * g_o0 * w0 + t0 * w2 + t1 * w1  # 0e m=0
-    p6 = y0 * w3  # 1o ⊗ 0e → 1o · 0e m=0
-    m0 = C7 * y1  # 0e m=0 → 1o m=-1
-    p4 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
-    m1 = C9 * y3  # 2e m=-2 → 1o m=-1
-    m2 = C9 * y2  # 2e m=-1 → 1o m=-1
-    m3 = C2 * y1  # 2e m=0 → 1o m=-1
-    m4 = C9 * y1  # 2e m=+2 → 1o m=-1
-    t2 = m1 * g_o13 + m2 * g_o14 - m3 * g_o15 - m4 * g_o17
-    m5 = C1 * y6 + C6 * y8  # 1o m=-1 → 1o m=-1
-    m6 = C6 * y5  # 1o m=0 → 1o m=-1
-    m7 = C6 * y4  # 1o m=+1 → 1o m=-1
-    t3 = m5 * g_o18 - m6 * g_o19 - m7 * g_o20
-    d_x1 = g_o9 * p6 + m0 * p4 + t2 * w5 - t3 * w6  # 1o m=-1
-    m8 = C7 * y2  # 0e m=0 → 1o m=0
-    m9 = C10 * y2  # 2e m=0 → 1o m=0
-    t4 = m4 * g_o14 + m9 * g_o15 + m1 * g_o16
-    m10 = C8 * y6  # 1o m=0 → 1o m=0
-    m11 = C6 * y7  # 1o m=+1 → 1o m=0
-    t5 = m6 * g_o18 + m10 * g_o19 + m11 * g_o20
-    d_x2 = g_o10 * p6 + m8 * p4 + t4 * w5 + t5 * w6  # 1o m=0
-    m12 = C7 * y3  # 0e m=0 → 1o m=+1
-    m13 = C2 * y3  # 2e m=0 → 1o m=+1
-    t6 = m4 * g_o13 - m13 * g_o15 + m2 * g_o16 + m1 * g_o17
-    m14 = C1 * y6 - C6 * y8  # 1o m=+1 → 1o m=+1
-    t7 = m7 * g_o18 + m11 * g_o19 - m14 * g_o20
-    d_x3 = g_o11 * p6 + m12 * p4 + t6 * w5 + t7 * w6  # 1o m=+1
-    p1 = y0 * w7  # 2e ⊗ 0e → 2e · 0e m=0
-    m15 = C6 * y3  # 1o m=-1 → 2e m=-2
-    p2 = g_o26 * w8  # 1o m=-1 · 2e ⊗ 1o → 1o
-    m16 = C6 * y1  # 1o m=+1 → 2e m=-2
-    p3 = g_o28 * w8  # 1o m=+1 · 2e ⊗ 1o → 1o
-    m17 = C3 * y4  # 0e m=0 → 2e m=-2
-    p0 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
-    m18 = C5 * y6  # 2e m=-2 → 2e m=-2
-    m19 = C4 * y7  # 2e m=-1 → 2e m=-2
-    m20 = C5 * y4  # 2e m=0 → 2e m=-2
-    m21 = C4 * y5  # 2e m=+1 → 2e m=-2
-    t8 = m18 * g_o30 - m19 * g_o31 + m20 * g_o32 - m21 * g_o33
-    d_x4 = g_o21 * p1 + m15 * p2 + m16 * p3 + m17 * p0 - t8 * w10  # 2e m=-2
-    p5 = g_o27 * w8  # 1o m=0 · 2e ⊗ 1o → 1o
-    m22 = C6 * y2  # 1o m=-1 → 2e m=-1
-    m23 = C3 * y5  # 0e m=0 → 2e m=-1
-    m24 = C0 * y6 - C4 * y8  # 2e m=-1 → 2e m=-1
-    m25 = C0 * y5  # 2e m=0 → 2e m=-1
-    m26 = C4 * y4  # 2e m=+1 → 2e m=-1
-    t9 = m19 * g_o30 + m24 * g_o31 + m25 * g_o32 + m26 * g_o33 - m21 * g_o34
-    d_x5 = g_o22 * p1 + m16 * p5 + m22 * p2 + m23 * p0 + t9 * w10  # 2e m=-1
-    m27 = C1 * y1  # 1o m=-1 → 2e m=0
-    m28 = C8 * y2  # 1o m=0 → 2e m=0
-    m29 = C1 * y3  # 1o m=+1 → 2e m=0
-    m30 = C3 * y6  # 0e m=0 → 2e m=0
-    m31 = C0 * y7  # 2e m=+1 → 2e m=0
-    m32 = C5 * y8  # 2e m=+2 → 2e m=0
-    t10 = m20 * g_o30 - m25 * g_o31 - m18 * g_o32 - m31 * g_o33 + m32 * g_o34
-    d_x6 = g_o23 * p1 - m27 * p2 + m28 * p5 - m29 * p3 + m30 * p0 - t10 * w10  # 2e m=0
-    m33 = C3 * y7  # 0e m=0 → 2e m=+1
-    m34 = C0 * y6 + C4 * y8  # 2e m=+1 → 2e m=+1
-    t11 = m21 * g_o30 + m26 * g_o31 + m31 * g_o32 + m34 * g_o33 + m19 * g_o34
-    d_x7 = g_o24 * p1 + m15 * p5 + m22 * p3 + m33 * p0 + t11 * w10  # 2e m=+1
-    m35 = C3 * y8  # 0e m=0 → 2e m=+2
-    t12 = m21 * g_o31 + m32 * g_o32 - m19 * g_o33 + m18 * g_o34
-    d_x8 = g_o25 * p1 + m15 * p3 - m16 * p2 + m35 * p0 - t12 * w10  # 2e m=+2
-    d_x = torch.cat((d_x0, d_x1, d_x2, d_x3, d_x4, d_x5, d_x6, d_x7, d_x8), dim=1)
-    d_x = d_x.new_zeros((sender.start.size(0) - 1, 9 * u)).index_add(0, sender.values, d_x)
-    p6 = g_o0 * x0  # 0e m=0 · 0e m=0
-    d_w0 = y0 * p6  # 0e ⊗ 0e → 0e
+    d_w0 = y0 * g_o0 * x0  # 0e ⊗ 0e → 0e
     t0 = y1 * g_o1 + y2 * g_o2 + y3 * g_o3
     d_w1 = t0 * x0  # 0e ⊗ 1o → 1o
     t1 = y4 * g_o4 + y5 * g_o5 + y6 * g_o6 + y7 * g_o7 + y8 * g_o8
@@ -288,125 +216,141 @@ def convolution_vjp(
     m9 = C1 * y6 + C6 * y8  # 1o m=-1 · 1o m=-1 → 1o ⊗ 2e → 1o
     m10 = C6 * y5  # 1o m=-1 · 1o m=0 → 1o ⊗ 2e → 1o
     m11 = C6 * y4  # 1o m=-1 · 1o m=+1 → 1o ⊗ 2e → 1o
-    t7 = m9 * x1 - m10 * x2 - m11 * x3
+    t7 = m9 * g_o18 - m10 * g_o19 - m11 * g_o20
     m12 = C8 * y6  # 1o m=0 · 1o m=0 → 1o ⊗ 2e → 1o
     m13 = C6 * y7  # 1o m=0 · 1o m=+1 → 1o ⊗ 2e → 1o
-    t8 = m10 * x1 + m12 * x2 + m13 * x3
+    t8 = m10 * g_o18 + m12 * g_o19 + m13 * g_o20
     m14 = C1 * y6 - C6 * y8  # 1o m=+1 · 1o m=+1 → 1o ⊗ 2e → 1o
-    t9 = m11 * x1 + m13 * x2 - m14 * x3
-    d_w6 = -g_o18 * t7 + g_o19 * t8 + g_o20 * t9  # 1o ⊗ 2e → 1o
+    t9 = m11 * g_o18 + m13 * g_o19 - m14 * g_o20
+    d_w6 = -t7 * x1 + t8 * x2 + t9 * x3  # 1o ⊗ 2e → 1o
     t10 = g_o21 * x4 + g_o22 * x5 + g_o23 * x6 + g_o24 * x7 + g_o25 * x8
     d_w7 = y0 * t10  # 2e ⊗ 0e → 2e
     m15 = C6 * y3  # 1o m=-1 · 2e m=-2 → 2e ⊗ 1o → 1o
+    t12 = g_o26 * x4 + g_o27 * x7 + g_o28 * x8
     m16 = C6 * y2  # 1o m=-1 · 2e m=-1 → 2e ⊗ 1o → 1o
-    m17 = C1 * y1  # 1o m=-1 · 2e m=0 → 2e ⊗ 1o → 1o
+    t14 = g_o26 * x5 + g_o28 * x7
     m18 = C6 * y1  # 1o m=-1 · 2e m=+2 → 2e ⊗ 1o → 1o
-    t11 = m15 * x4 + m16 * x5 - m17 * x6 - m18 * x8
+    t13 = g_o26 * x8 - g_o27 * x5 - g_o28 * x4
+    m17 = C1 * y1  # 1o m=-1 · 2e m=0 → 2e ⊗ 1o → 1o
     m19 = C8 * y2  # 1o m=0 · 2e m=0 → 2e ⊗ 1o → 1o
-    t13 = m15 * x7 + m18 * x5 + m19 * x6
     m20 = C1 * y3  # 1o m=+1 · 2e m=0 → 2e ⊗ 1o → 1o
-    t12 = m15 * x8 + m16 * x7 + m18 * x4 - m20 * x6
-    d_w8 = g_o26 * t11 + g_o27 * t13 + g_o28 * t12  # 2e ⊗ 1o → 1o
+    t11 = m17 * g_o26 - m19 * g_o27 + m20 * g_o28
+    d_w8 = m15 * t12 + m16 * t14 - m18 * t13 - t11 * x6  # 2e ⊗ 1o → 1o
     m21 = C3 * y4  # 0e m=0 · 2e m=-2 → 2e ⊗ 2e → 0e
     m22 = C3 * y5  # 0e m=0 · 2e m=-1 → 2e ⊗ 2e → 0e
     m23 = C3 * y6  # 0e m=0 · 2e m=0 → 2e ⊗ 2e → 0e
     m24 = C3 * y7  # 0e m=0 · 2e m=+1 → 2e ⊗ 2e → 0e
     m25 = C3 * y8  # 0e m=0 · 2e m=+2 → 2e ⊗ 2e → 0e
-    t14 = m21 * x4 + m22 * x5 + m23 * x6 + m24 * x7 + m25 * x8
-    d_w9 = g_o29 * t14  # 2e ⊗ 2e → 0e
-    m26 = C5 * y6  # 2e m=-2 · 2e m=-2 → 2e ⊗ 2e → 2e
+    t15 = m21 * x4 + m22 * x5 + m23 * x6 + m24 * x7 + m25 * x8
+    d_w9 = g_o29 * t15  # 2e ⊗ 2e → 0e
     m27 = C4 * y7  # 2e m=-2 · 2e m=-1 → 2e ⊗ 2e → 2e
-    m28 = C5 * y4  # 2e m=-2 · 2e m=0 → 2e ⊗ 2e → 2e
-    m29 = C4 * y5  # 2e m=-2 · 2e m=+1 → 2e ⊗ 2e → 2e
-    t18 = m26 * x4 - m27 * x5 + m28 * x6 - m29 * x7
     m30 = C0 * y6 - C4 * y8  # 2e m=-1 · 2e m=-1 → 2e ⊗ 2e → 2e
     m31 = C0 * y5  # 2e m=-1 · 2e m=0 → 2e ⊗ 2e → 2e
     m32 = C4 * y4  # 2e m=-1 · 2e m=+1 → 2e ⊗ 2e → 2e
-    t15 = m27 * x4 - m29 * x8 + m30 * x5 + m31 * x6 + m32 * x7
+    m29 = C4 * y5  # 2e m=-2 · 2e m=+1 → 2e ⊗ 2e → 2e
+    t16 = m27 * g_o30 + m30 * g_o31 + m31 * g_o32 + m32 * g_o33 - m29 * g_o34
+    m28 = C5 * y4  # 2e m=-2 · 2e m=0 → 2e ⊗ 2e → 2e
+    m26 = C5 * y6  # 2e m=-2 · 2e m=-2 → 2e ⊗ 2e → 2e
     m33 = C0 * y7  # 2e m=0 · 2e m=+1 → 2e ⊗ 2e → 2e
     m34 = C5 * y8  # 2e m=0 · 2e m=+2 → 2e ⊗ 2e → 2e
-    t16 = m26 * x6 - m28 * x4 + m31 * x5 + m33 * x7 - m34 * x8
+    t17 = m28 * g_o30 - m31 * g_o31 - m26 * g_o32 - m33 * g_o33 + m34 * g_o34
     m35 = C0 * y6 + C4 * y8  # 2e m=+1 · 2e m=+1 → 2e ⊗ 2e → 2e
-    t17 = m27 * x8 + m29 * x4 + m32 * x5 + m33 * x6 + m35 * x7
-    t19 = m26 * x8 - m27 * x7 + m29 * x5 + m34 * x6
-    d_w10 = -g_o30 * t18 + g_o31 * t15 + g_o32 * t16 + g_o33 * t17 - g_o34 * t19  # 2e ⊗ 2e → 2e
-    m36 = (p6 * w0 + t2 * w3 + t10 * w7).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 0e ⊗ 0e → 0e · 0e m=0
-    d_y0 = m36  # 0e m=0
-    p4 = w1 * x0  # 0e ⊗ 1o → 1o · 0e m=0
-    m37 = (g_o1 * p4).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 0e ⊗ 1o → 1o · 0e m=0
-    p2 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
-    m38 = (p2 * x1).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=-1
-    t20 = g_o13 * x3 + g_o14 * x2 - g_o17 * x1
-    m39 = (t20 * w5).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 1o ⊗ 1o → 2e · 1o m=+1
-    p3 = g_o15 * w5  # 2e m=0 · 1o ⊗ 1o → 2e
-    m40 = (p3 * x1).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=-1
-    p5 = w8 * x6  # 2e ⊗ 1o → 1o · 2e m=0
-    m41 = (g_o26 * p5).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=0
-    t21 = g_o26 * x8 - g_o27 * x5 - g_o28 * x4
-    m42 = (t21 * w8).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=+2
-    d_y1 = m37 + C7 * m38 + C9 * m39 - C2 * m40 - C1 * m41 - C6 * m42  # 1o m=-1
-    m43 = (g_o2 * p4).sum(1, keepdim=True)  # summed over channels: 1o m=0 · 0e ⊗ 1o → 1o · 0e m=0
-    m44 = (p2 * x2).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=0
-    t22 = g_o14 * x1 + g_o16 * x3
-    m45 = (t22 * w5).sum(1, keepdim=True)  # summed over channels: 2e m=-1 · 1o ⊗ 1o → 2e · 1o m=-1
-    m46 = (p3 * x2).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=0
-    t23 = g_o26 * x5 + g_o28 * x7
-    m47 = (t23 * w8).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=-1
-    m48 = (g_o27 * p5).sum(1, keepdim=True)  # summed over channels: 1o m=0 · 2e ⊗ 1o → 1o · 2e m=0
-    d_y2 = m43 + C7 * m44 + C9 * m45 + C10 * m46 + C6 * m47 + C8 * m48  # 1o m=0
-    m49 = (g_o3 * p4).sum(1, keepdim=True)  # summed over channels: 1o m=+1 · 0e ⊗ 1o → 1o · 0e m=0
-    m50 = (p2 * x3).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=+1
-    t24 = g_o13 * x1 + g_o16 * x2 + g_o17 * x3
-    m51 = (t24 * w5).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 1o ⊗ 1o → 2e · 1o m=-1
-    m52 = (p3 * x3).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=+1
-    t25 = g_o26 * x4 + g_o27 * x7 + g_o28 * x8
-    m53 = (t25 * w8).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=-2
-    m54 = (g_o28 * p5).sum(1, keepdim=True)  # summed over channels: 1o m=+1 · 2e ⊗ 1o → 1o · 2e m=0
-    d_y3 = m49 + C7 * m50 + C9 * m51 - C2 * m52 + C6 * m53 - C1 * m54  # 1o m=+1
-    p1 = w2 * x0  # 0e ⊗ 2e → 2e · 0e m=0
-    m55 = (g_o4 * p1).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 0e ⊗ 2e → 2e · 0e m=0
-    t26 = g_o18 * x3 + g_o20 * x1
-    m56 = (t26 * w6).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 1o ⊗ 2e → 1o · 1o m=+1
+    t18 = m29 * g_o30 + m32 * g_o31 + m33 * g_o32 + m35 * g_o33 + m27 * g_o34
+    t19 = m26 * g_o30 - m27 * g_o31 + m28 * g_o32 - m29 * g_o33
+    t20 = m29 * g_o31 + m34 * g_o32 - m27 * g_o33 + m26 * g_o34
+    d_w10 = t16 * x5 - t17 * x6 + t18 * x7 - t19 * x4 - t20 * x8  # 2e ⊗ 2e → 2e
+    p8 = g_o0 * w0  # 0e m=0 · 0e ⊗ 0e → 0e
+    d_x0 = y0 * p8 + t0 * w1 + t1 * w2  # 0e m=0
+    p6 = y0 * w3  # 1o ⊗ 0e → 1o · 0e m=0
+    p1 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
+    d_x1 = g_o9 * p6 + m0 * p1 + t4 * w5 - t7 * w6  # 1o m=-1
+    d_x2 = g_o10 * p6 + m1 * p1 + t6 * w5 + t8 * w6  # 1o m=0
+    d_x3 = g_o11 * p6 + m2 * p1 + t5 * w5 + t9 * w6  # 1o m=+1
+    p3 = y0 * w7  # 2e ⊗ 0e → 2e · 0e m=0
     p0 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
+    t21 = m15 * g_o26 + m18 * g_o28
+    d_x4 = g_o21 * p3 + m21 * p0 - t19 * w10 + t21 * w8  # 2e m=-2
+    t22 = m16 * g_o26 + m18 * g_o27
+    d_x5 = g_o22 * p3 + m22 * p0 + t16 * w10 + t22 * w8  # 2e m=-1
+    d_x6 = g_o23 * p3 + m23 * p0 - t11 * w8 - t17 * w10  # 2e m=0
+    t23 = m15 * g_o27 + m16 * g_o28
+    d_x7 = g_o24 * p3 + m24 * p0 + t18 * w10 + t23 * w8  # 2e m=+1
+    t24 = m18 * g_o26 - m15 * g_o28
+    d_x8 = g_o25 * p3 + m25 * p0 - t20 * w10 - t24 * w8  # 2e m=+2
+    m36 = (p8 * x0 + t2 * w3 + t10 * w7).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 0e ⊗ 0e → 0e · 0e m=0
+    d_y0 = m36  # 0e m=0
+    p5 = w1 * x0  # 0e ⊗ 1o → 1o · 0e m=0
+    m37 = (g_o1 * p5).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 0e ⊗ 1o → 1o · 0e m=0
+    m38 = (p1 * x1).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=-1
+    t25 = g_o13 * x3 + g_o14 * x2 - g_o17 * x1
+    m39 = (t25 * w5).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 1o ⊗ 1o → 2e · 1o m=+1
+    p4 = g_o15 * w5  # 2e m=0 · 1o ⊗ 1o → 2e
+    m40 = (p4 * x1).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=-1
+    p7 = w8 * x6  # 2e ⊗ 1o → 1o · 2e m=0
+    m41 = (g_o26 * p7).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=0
+    m42 = (t13 * w8).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=+2
+    d_y1 = m37 + C7 * m38 + C9 * m39 - C2 * m40 - C1 * m41 - C6 * m42  # 1o m=-1
+    m43 = (g_o2 * p5).sum(1, keepdim=True)  # summed over channels: 1o m=0 · 0e ⊗ 1o → 1o · 0e m=0
+    m44 = (p1 * x2).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=0
+    t26 = g_o14 * x1 + g_o16 * x3
+    m45 = (t26 * w5).sum(1, keepdim=True)  # summed over channels: 2e m=-1 · 1o ⊗ 1o → 2e · 1o m=-1
+    m46 = (p4 * x2).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=0
+    m47 = (t14 * w8).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=-1
+    m48 = (g_o27 * p7).sum(1, keepdim=True)  # summed over channels: 1o m=0 · 2e ⊗ 1o → 1o · 2e m=0
+    d_y2 = m43 + C7 * m44 + C9 * m45 + C10 * m46 + C6 * m47 + C8 * m48  # 1o m=0
+    m49 = (g_o3 * p5).sum(1, keepdim=True)  # summed over channels: 1o m=+1 · 0e ⊗ 1o → 1o · 0e m=0
+    m50 = (p1 * x3).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 1o ⊗ 1o → 0e · 1o m=+1
+    t27 = g_o13 * x1 + g_o16 * x2 + g_o17 * x3
+    m51 = (t27 * w5).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 1o ⊗ 1o → 2e · 1o m=-1
+    m52 = (p4 * x3).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 1o ⊗ 1o → 2e · 1o m=+1
+    m53 = (t12 * w8).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 2e ⊗ 1o → 1o · 2e m=-2
+    m54 = (g_o28 * p7).sum(1, keepdim=True)  # summed over channels: 1o m=+1 · 2e ⊗ 1o → 1o · 2e m=0
+    d_y3 = m49 + C7 * m50 + C9 * m51 - C2 * m52 + C6 * m53 - C1 * m54  # 1o m=+1
+    p2 = w2 * x0  # 0e ⊗ 2e → 2e · 0e m=0
+    m55 = (g_o4 * p2).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 0e ⊗ 2e → 2e · 0e m=0
+    t28 = g_o18 * x3 + g_o20 * x1
+    m56 = (t28 * w6).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 1o ⊗ 2e → 1o · 1o m=+1
     m57 = (p0 * x4).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=-2
-    t27 = g_o30 * x6 + g_o32 * x4
-    m58 = (t27 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=0
-    t28 = g_o31 * x7 + g_o33 * x5
-    m59 = (t28 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-1 · 2e ⊗ 2e → 2e · 2e m=+1
+    t29 = g_o30 * x6 + g_o32 * x4
+    m58 = (t29 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=0
+    t30 = g_o31 * x7 + g_o33 * x5
+    m59 = (t30 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-1 · 2e ⊗ 2e → 2e · 2e m=+1
     d_y4 = m55 + C6 * m56 + C3 * m57 - C5 * m58 + C4 * m59  # 2e m=-2
-    m60 = (g_o5 * p1).sum(1, keepdim=True)  # summed over channels: 2e m=-1 · 0e ⊗ 2e → 2e · 0e m=0
-    t29 = g_o18 * x2 + g_o19 * x1
-    m61 = (t29 * w6).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 1o ⊗ 2e → 1o · 1o m=0
+    m60 = (g_o5 * p2).sum(1, keepdim=True)  # summed over channels: 2e m=-1 · 0e ⊗ 2e → 2e · 0e m=0
+    t31 = g_o18 * x2 + g_o19 * x1
+    m61 = (t31 * w6).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 1o ⊗ 2e → 1o · 1o m=0
     m62 = (p0 * x5).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=-1
-    t30 = g_o30 * x7 - g_o31 * x8 + g_o33 * x4 - g_o34 * x5
-    m63 = (t30 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=+1
-    t31 = g_o31 * x6 + g_o32 * x5
-    m64 = (t31 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-1 · 2e ⊗ 2e → 2e · 2e m=0
+    t32 = g_o30 * x7 - g_o31 * x8 + g_o33 * x4 - g_o34 * x5
+    m63 = (t32 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=+1
+    t33 = g_o31 * x6 + g_o32 * x5
+    m64 = (t33 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-1 · 2e ⊗ 2e → 2e · 2e m=0
     d_y5 = m60 + C6 * m61 + C3 * m62 + C4 * m63 + C0 * m64  # 2e m=-1
-    m65 = (g_o6 * p1).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 0e ⊗ 2e → 2e · 0e m=0
+    m65 = (g_o6 * p2).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 0e ⊗ 2e → 2e · 0e m=0
     m66 = (g_o18 * w6 * x1).sum(1, keepdim=True)  # summed over channels: 1o m=-1 · 1o ⊗ 2e → 1o · 1o m=-1
     m67 = (g_o19 * w6 * x2).sum(1, keepdim=True)  # summed over channels: 1o m=0 · 1o ⊗ 2e → 1o · 1o m=0
     m68 = (g_o20 * w6 * x3).sum(1, keepdim=True)  # summed over channels: 1o m=+1 · 1o ⊗ 2e → 1o · 1o m=+1
     m69 = (p0 * x6).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=0
-    t32 = g_o30 * x4 - g_o32 * x6 + g_o34 * x8
-    m70 = (t32 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=-2
+    t34 = g_o30 * x4 - g_o32 * x6 + g_o34 * x8
+    m70 = (t34 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=-2
     m71 = (g_o31 * w10 * x5).sum(1, keepdim=True)  # summed over channels: 2e m=-1 · 2e ⊗ 2e → 2e · 2e m=-1
     m72 = (g_o33 * w10 * x7).sum(1, keepdim=True)  # summed over channels: 2e m=+1 · 2e ⊗ 2e → 2e · 2e m=+1
     d_y6 = m65 - C1 * (m66 + m68) + C8 * m67 + C3 * m69 - C5 * m70 + C0 * (m71 + m72)  # 2e m=0
-    m73 = (g_o7 * p1).sum(1, keepdim=True)  # summed over channels: 2e m=+1 · 0e ⊗ 2e → 2e · 0e m=0
-    t33 = g_o19 * x3 + g_o20 * x2
-    m74 = (t33 * w6).sum(1, keepdim=True)  # summed over channels: 1o m=0 · 1o ⊗ 2e → 1o · 1o m=+1
+    m73 = (g_o7 * p2).sum(1, keepdim=True)  # summed over channels: 2e m=+1 · 0e ⊗ 2e → 2e · 0e m=0
+    t35 = g_o19 * x3 + g_o20 * x2
+    m74 = (t35 * w6).sum(1, keepdim=True)  # summed over channels: 1o m=0 · 1o ⊗ 2e → 1o · 1o m=+1
     m75 = (p0 * x7).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=+1
-    t34 = g_o30 * x5 + g_o31 * x4 + g_o33 * x8 + g_o34 * x7
-    m76 = (t34 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=-1
-    t35 = g_o32 * x7 + g_o33 * x6
-    m77 = (t35 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 2e ⊗ 2e → 2e · 2e m=+1
+    t36 = g_o30 * x5 + g_o31 * x4 + g_o33 * x8 + g_o34 * x7
+    m76 = (t36 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=-2 · 2e ⊗ 2e → 2e · 2e m=-1
+    t37 = g_o32 * x7 + g_o33 * x6
+    m77 = (t37 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 2e ⊗ 2e → 2e · 2e m=+1
     d_y7 = m73 + C6 * m74 + C3 * m75 + C4 * m76 + C0 * m77  # 2e m=+1
-    m78 = (g_o8 * p1).sum(1, keepdim=True)  # summed over channels: 2e m=+2 · 0e ⊗ 2e → 2e · 0e m=0
+    m78 = (g_o8 * p2).sum(1, keepdim=True)  # summed over channels: 2e m=+2 · 0e ⊗ 2e → 2e · 0e m=0
     m79 = (p0 * x8).sum(1, keepdim=True)  # summed over channels: 0e m=0 · 2e ⊗ 2e → 0e · 2e m=+2
-    t36 = g_o32 * x8 + g_o34 * x6
-    m80 = (t36 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 2e ⊗ 2e → 2e · 2e m=+2
+    t38 = g_o32 * x8 + g_o34 * x6
+    m80 = (t38 * w10).sum(1, keepdim=True)  # summed over channels: 2e m=0 · 2e ⊗ 2e → 2e · 2e m=+2
     d_y8 = -C6 * (m66 - m68) - C4 * (m71 - m72) + m78 + C3 * m79 - C5 * m80  # 2e m=+2
+    d_x = torch.cat((d_x0, d_x1, d_x2, d_x3, d_x4, d_x5, d_x6, d_x7, d_x8), dim=1)
+    d_x = d_x.new_zeros((sender.start.size(0) - 1, 9 * u)).index_add(0, sender.values, d_x)
     d_y = torch.cat((d_y0, d_y1, d_y2, d_y3, d_y4, d_y5, d_y6, d_y7, d_y8), dim=1)
     d_w = torch.cat((d_w0, d_w1, d_w2, d_w3, d_w4, d_w5, d_w6, d_w7, d_w8, d_w9, d_w10), dim=1)
     return d_x, d_y, d_w
@@ -446,135 +390,6 @@ def convolution_vjp_vjp(
     )
     g_d_y0, g_d_y1, g_d_y2, g_d_y3, g_d_y4, g_d_y5, g_d_y6, g_d_y7, g_d_y8 = g_d_y.split(1, dim=1)
     g_d_w0, g_d_w1, g_d_w2, g_d_w3, g_d_w4, g_d_w5, g_d_w6, g_d_w7, g_d_w8, g_d_w9, g_d_w10 = g_d_w.split(u, dim=1)
-    t2 = y1 * g_o1 + y2 * g_o2 + y3 * g_o3
-    t0 = y4 * g_o4 + y5 * g_o5 + y6 * g_o6 + y7 * g_o7 + y8 * g_o8
-    t4 = y0 * g_d_w0 + g_d_y0 * w0
-    t1 = g_d_y4 * g_o4 + g_d_y5 * g_o5 + g_d_y6 * g_o6 + g_d_y7 * g_o7 + g_d_y8 * g_o8
-    t3 = g_d_y1 * g_o1 + g_d_y2 * g_o2 + g_d_y3 * g_o3
-    d_x0 = g_d_w1 * t2 + g_d_w2 * t0 + g_o0 * t4 + t1 * w2 + t3 * w1  # 0e m=0
-    m1 = C9 * y3  # 2e m=-2 → 1o m=-1
-    m2 = C9 * y2  # 2e m=-1 → 1o m=-1
-    m3 = C2 * y1  # 2e m=0 → 1o m=-1
-    m4 = C9 * y1  # 2e m=+2 → 1o m=-1
-    t5 = m1 * g_o13 + m2 * g_o14 - m3 * g_o15 - m4 * g_o17
-    m5 = C1 * y6 + C6 * y8  # 1o m=-1 → 1o m=-1
-    m6 = C6 * y5  # 1o m=0 → 1o m=-1
-    m7 = C6 * y4  # 1o m=+1 → 1o m=-1
-    t7 = m5 * g_o18 - m6 * g_o19 - m7 * g_o20
-    t9 = y0 * g_d_w3 + g_d_y0 * w3
-    m0 = C7 * y1  # 0e m=0 → 1o m=-1
-    p6 = g_d_w4 * g_o12  # 1o ⊗ 1o → 0e · 0e m=0
-    m8 = C7 * g_d_y1  # 0e m=0 → 1o m=-1
-    p8 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
-    m12 = C9 * g_d_y3  # 2e m=-2 → 1o m=-1
-    m11 = C9 * g_d_y2  # 2e m=-1 → 1o m=-1
-    m9 = C2 * g_d_y1  # 2e m=0 → 1o m=-1
-    m10 = C9 * g_d_y1  # 2e m=+2 → 1o m=-1
-    t6 = m12 * g_o13 + m11 * g_o14 - m9 * g_o15 - m10 * g_o17
-    m15 = C1 * g_d_y6 + C6 * g_d_y8  # 1o m=-1 → 1o m=-1
-    m14 = C6 * g_d_y5  # 1o m=0 → 1o m=-1
-    m13 = C6 * g_d_y4  # 1o m=+1 → 1o m=-1
-    t8 = m15 * g_o18 - m14 * g_o19 - m13 * g_o20
-    d_x1 = g_d_w5 * t5 - g_d_w6 * t7 + g_o9 * t9 + m0 * p6 + m8 * p8 + t6 * w5 - t8 * w6  # 1o m=-1
-    m17 = C10 * y2  # 2e m=0 → 1o m=0
-    t10 = m4 * g_o14 + m17 * g_o15 + m1 * g_o16
-    m18 = C8 * y6  # 1o m=0 → 1o m=0
-    m19 = C6 * y7  # 1o m=+1 → 1o m=0
-    t11 = m6 * g_o18 + m18 * g_o19 + m19 * g_o20
-    m16 = C7 * y2  # 0e m=0 → 1o m=0
-    m20 = C7 * g_d_y2  # 0e m=0 → 1o m=0
-    m21 = C10 * g_d_y2  # 2e m=0 → 1o m=0
-    t12 = m10 * g_o14 + m21 * g_o15 + m12 * g_o16
-    m22 = C8 * g_d_y6  # 1o m=0 → 1o m=0
-    m23 = C6 * g_d_y7  # 1o m=+1 → 1o m=0
-    t13 = m14 * g_o18 + m22 * g_o19 + m23 * g_o20
-    d_x2 = g_d_w5 * t10 + g_d_w6 * t11 + g_o10 * t9 + m16 * p6 + m20 * p8 + t12 * w5 + t13 * w6  # 1o m=0
-    m25 = C2 * y3  # 2e m=0 → 1o m=+1
-    t14 = m4 * g_o13 - m25 * g_o15 + m2 * g_o16 + m1 * g_o17
-    m26 = C1 * y6 - C6 * y8  # 1o m=+1 → 1o m=+1
-    t16 = m7 * g_o18 + m19 * g_o19 - m26 * g_o20
-    m24 = C7 * y3  # 0e m=0 → 1o m=+1
-    m27 = C7 * g_d_y3  # 0e m=0 → 1o m=+1
-    m28 = C2 * g_d_y3  # 2e m=0 → 1o m=+1
-    t15 = m10 * g_o13 - m28 * g_o15 + m11 * g_o16 + m12 * g_o17
-    m29 = C1 * g_d_y6 - C6 * g_d_y8  # 1o m=+1 → 1o m=+1
-    t17 = m13 * g_o18 + m23 * g_o19 - m29 * g_o20
-    d_x3 = g_d_w5 * t14 + g_d_w6 * t16 + g_o11 * t9 + m24 * p6 + m27 * p8 + t15 * w5 + t17 * w6  # 1o m=+1
-    m33 = C5 * y6  # 2e m=-2 → 2e m=-2
-    m34 = C4 * y7  # 2e m=-1 → 2e m=-2
-    m35 = C5 * y4  # 2e m=0 → 2e m=-2
-    m36 = C4 * y5  # 2e m=+1 → 2e m=-2
-    t18 = m33 * g_o30 - m34 * g_o31 + m35 * g_o32 - m36 * g_o33
-    t20 = y0 * g_d_w7 + g_d_y0 * w7
-    m30 = C6 * y3  # 1o m=-1 → 2e m=-2
-    p2 = g_d_w8 * g_o26  # 2e ⊗ 1o → 1o · 1o m=-1
-    m31 = C6 * y1  # 1o m=+1 → 2e m=-2
-    p3 = g_d_w8 * g_o28  # 2e ⊗ 1o → 1o · 1o m=+1
-    m32 = C3 * y4  # 0e m=0 → 2e m=-2
-    p0 = g_d_w9 * g_o29  # 2e ⊗ 2e → 0e · 0e m=0
-    m37 = C6 * g_d_y1  # 1o m=+1 → 2e m=-2
-    p5 = g_o28 * w8  # 1o m=+1 · 2e ⊗ 1o → 1o
-    m38 = C6 * g_d_y3  # 1o m=-1 → 2e m=-2
-    p4 = g_o26 * w8  # 1o m=-1 · 2e ⊗ 1o → 1o
-    m39 = C3 * g_d_y4  # 0e m=0 → 2e m=-2
-    p1 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
-    m42 = C5 * g_d_y6  # 2e m=-2 → 2e m=-2
-    m43 = C4 * g_d_y7  # 2e m=-1 → 2e m=-2
-    m40 = C5 * g_d_y4  # 2e m=0 → 2e m=-2
-    m41 = C4 * g_d_y5  # 2e m=+1 → 2e m=-2
-    t19 = m42 * g_o30 - m43 * g_o31 + m40 * g_o32 - m41 * g_o33
-    # 2e m=-2
-    d_x4 = -g_d_w10 * t18 + g_o21 * t20 + m30 * p2 + m31 * p3 + m32 * p0 + m37 * p5 + m38 * p4 + m39 * p1 - t19 * w10
-    m46 = C0 * y6 - C4 * y8  # 2e m=-1 → 2e m=-1
-    m47 = C0 * y5  # 2e m=0 → 2e m=-1
-    m48 = C4 * y4  # 2e m=+1 → 2e m=-1
-    t21 = m34 * g_o30 + m46 * g_o31 + m47 * g_o32 + m48 * g_o33 - m36 * g_o34
-    p7 = g_d_w8 * g_o27  # 2e ⊗ 1o → 1o · 1o m=0
-    p9 = g_o27 * w8  # 1o m=0 · 2e ⊗ 1o → 1o
-    m44 = C6 * y2  # 1o m=-1 → 2e m=-1
-    m45 = C3 * y5  # 0e m=0 → 2e m=-1
-    m49 = C6 * g_d_y2  # 1o m=-1 → 2e m=-1
-    m51 = C3 * g_d_y5  # 0e m=0 → 2e m=-1
-    m53 = C0 * g_d_y6 - C4 * g_d_y8  # 2e m=-1 → 2e m=-1
-    m52 = C0 * g_d_y5  # 2e m=0 → 2e m=-1
-    m50 = C4 * g_d_y4  # 2e m=+1 → 2e m=-1
-    t22 = m43 * g_o30 + m53 * g_o31 + m52 * g_o32 + m50 * g_o33 - m41 * g_o34
-    # 2e m=-1
-    d_x5 = g_d_w10 * t21 + g_o22 * t20 + m31 * p7 + m37 * p9 + m44 * p2 + m45 * p0 + m49 * p4 + m51 * p1 + t22 * w10
-    m58 = C0 * y7  # 2e m=+1 → 2e m=0
-    m59 = C5 * y8  # 2e m=+2 → 2e m=0
-    t23 = m35 * g_o30 - m47 * g_o31 - m33 * g_o32 - m58 * g_o33 + m59 * g_o34
-    m54 = C1 * y1  # 1o m=-1 → 2e m=0
-    m55 = C8 * y2  # 1o m=0 → 2e m=0
-    m56 = C1 * y3  # 1o m=+1 → 2e m=0
-    m57 = C3 * y6  # 0e m=0 → 2e m=0
-    m60 = C1 * g_d_y1  # 1o m=-1 → 2e m=0
-    m61 = C8 * g_d_y2  # 1o m=0 → 2e m=0
-    m62 = C1 * g_d_y3  # 1o m=+1 → 2e m=0
-    m63 = C3 * g_d_y6  # 0e m=0 → 2e m=0
-    m64 = C0 * g_d_y7  # 2e m=+1 → 2e m=0
-    m65 = C5 * g_d_y8  # 2e m=+2 → 2e m=0
-    t24 = m40 * g_o30 - m52 * g_o31 - m42 * g_o32 - m64 * g_o33 + m65 * g_o34
-    d_x6 = (  # 2e m=0
-        -g_d_w10 * t23 + g_o23 * t20 - m54 * p2 + m55 * p7 - m56 * p3 + m57 * p0 - m60 * p4 + m61 * p9 - m62 * p5
-        + m63 * p1 - t24 * w10
-    )
-    m67 = C0 * y6 + C4 * y8  # 2e m=+1 → 2e m=+1
-    t25 = m36 * g_o30 + m48 * g_o31 + m58 * g_o32 + m67 * g_o33 + m34 * g_o34
-    m66 = C3 * y7  # 0e m=0 → 2e m=+1
-    m69 = C3 * g_d_y7  # 0e m=0 → 2e m=+1
-    m68 = C0 * g_d_y6 + C4 * g_d_y8  # 2e m=+1 → 2e m=+1
-    t26 = m41 * g_o30 + m50 * g_o31 + m64 * g_o32 + m68 * g_o33 + m43 * g_o34
-    # 2e m=+1
-    d_x7 = g_d_w10 * t25 + g_o24 * t20 + m30 * p7 + m38 * p9 + m44 * p3 + m49 * p5 + m66 * p0 + m69 * p1 + t26 * w10
-    t27 = m36 * g_o31 + m59 * g_o32 - m34 * g_o33 + m33 * g_o34
-    m70 = C3 * y8  # 0e m=0 → 2e m=+2
-    m71 = C3 * g_d_y8  # 0e m=0 → 2e m=+2
-    t28 = m41 * g_o31 + m65 * g_o32 - m43 * g_o33 + m42 * g_o34
-    # 2e m=+2
-    d_x8 = -g_d_w10 * t27 + g_o25 * t20 + m30 * p3 - m31 * p2 - m37 * p4 + m38 * p5 + m70 * p0 + m71 * p1 - t28 * w10
-    d_x = torch.cat((d_x0, d_x1, d_x2, d_x3, d_x4, d_x5, d_x6, d_x7, d_x8), dim=1)
-    d_x = d_x.new_zeros((sender.start.size(0) - 1, 9 * u)).index_add(0, sender.values, d_x)
     t0 = y0 * g_d_x0 + g_d_y0 * x0
     d_w0 = g_o0 * t0  # 0e ⊗ 0e → 0e
     t1 = y1 * g_o1 + y2 * g_o2 + y3 * g_o3
@@ -595,58 +410,68 @@ def convolution_vjp_vjp(
     t7 = m0 * g_d_x1 + m1 * g_d_x2 + m2 * g_d_x3 + m3 * x1 + m4 * x2 + m5 * x3
     d_w4 = g_o12 * t7  # 1o ⊗ 1o → 0e
     m6 = C9 * y3  # 1o m=-1 · 2e m=-2 → 1o ⊗ 1o → 2e
-    m9 = C9 * y1  # 1o m=-1 · 2e m=+2 → 1o ⊗ 1o → 2e
-    m12 = C9 * g_d_y1  # 2e m=-2 · 1o m=+1 → 1o ⊗ 1o → 2e
-    m16 = C9 * g_d_y3  # 2e m=-2 · 1o m=-1 → 1o ⊗ 1o → 2e
-    t9 = m6 * g_d_x1 + m9 * g_d_x3 + m12 * x3 + m16 * x1
     m7 = C9 * y2  # 1o m=-1 · 2e m=-1 → 1o ⊗ 1o → 2e
-    m14 = C9 * g_d_y2  # 2e m=-1 · 1o m=-1 → 1o ⊗ 1o → 2e
-    t10 = m7 * g_d_x1 + m9 * g_d_x2 + m12 * x2 + m14 * x1
     m8 = C2 * y1  # 1o m=-1 · 2e m=0 → 1o ⊗ 1o → 2e
+    m9 = C9 * y1  # 1o m=-1 · 2e m=+2 → 1o ⊗ 1o → 2e
+    t8 = m6 * g_o13 + m7 * g_o14 - m8 * g_o15 - m9 * g_o17
     m10 = C10 * y2  # 1o m=0 · 2e m=0 → 1o ⊗ 1o → 2e
+    t12 = m9 * g_o14 + m10 * g_o15 + m6 * g_o16
     m11 = C2 * y3  # 1o m=+1 · 2e m=0 → 1o ⊗ 1o → 2e
+    t9 = m9 * g_o13 - m11 * g_o15 + m7 * g_o16 + m6 * g_o17
+    m16 = C9 * g_d_y3  # 2e m=-2 · 1o m=-1 → 1o ⊗ 1o → 2e
+    m14 = C9 * g_d_y2  # 2e m=-1 · 1o m=-1 → 1o ⊗ 1o → 2e
     m13 = C2 * g_d_y1  # 2e m=0 · 1o m=-1 → 1o ⊗ 1o → 2e
-    m15 = C10 * g_d_y2  # 2e m=0 · 1o m=0 → 1o ⊗ 1o → 2e
+    m12 = C9 * g_d_y1  # 2e m=-2 · 1o m=+1 → 1o ⊗ 1o → 2e
+    t10 = m16 * g_o13 + m14 * g_o14 - m13 * g_o15 - m12 * g_o17
     m17 = C2 * g_d_y3  # 2e m=0 · 1o m=+1 → 1o ⊗ 1o → 2e
-    t8 = m8 * g_d_x1 - m10 * g_d_x2 + m11 * g_d_x3 + m13 * x1 - m15 * x2 + m17 * x3
-    t11 = m6 * g_d_x2 + m7 * g_d_x3 + m14 * x3 + m16 * x2
-    t12 = m9 * g_d_x1 - m6 * g_d_x3 + m12 * x1 - m16 * x3
-    d_w5 = g_o13 * t9 + g_o14 * t10 - g_o15 * t8 + g_o16 * t11 - g_o17 * t12  # 1o ⊗ 1o → 2e
+    t11 = m12 * g_o13 - m17 * g_o15 + m14 * g_o16 + m16 * g_o17
+    m15 = C10 * g_d_y2  # 2e m=0 · 1o m=0 → 1o ⊗ 1o → 2e
+    t13 = m12 * g_o14 + m15 * g_o15 + m16 * g_o16
+    d_w5 = g_d_x1 * t8 + g_d_x2 * t12 + g_d_x3 * t9 + t10 * x1 + t11 * x3 + t13 * x2  # 1o ⊗ 1o → 2e
     m18 = C1 * y6 + C6 * y8  # 1o m=-1 · 1o m=-1 → 1o ⊗ 2e → 1o
     m19 = C6 * y5  # 1o m=-1 · 1o m=0 → 1o ⊗ 2e → 1o
     m20 = C6 * y4  # 1o m=-1 · 1o m=+1 → 1o ⊗ 2e → 1o
-    m24 = C6 * g_d_y4  # 1o m=-1 · 1o m=+1 → 1o ⊗ 2e → 1o
-    m25 = C6 * g_d_y5  # 1o m=-1 · 1o m=0 → 1o ⊗ 2e → 1o
-    m26 = C1 * g_d_y6 + C6 * g_d_y8  # 1o m=-1 · 1o m=-1 → 1o ⊗ 2e → 1o
-    t13 = m18 * g_d_x1 - m19 * g_d_x2 - m20 * g_d_x3 - m24 * x3 - m25 * x2 + m26 * x1
+    t14 = m18 * g_o18 - m19 * g_o19 - m20 * g_o20
     m21 = C8 * y6  # 1o m=0 · 1o m=0 → 1o ⊗ 2e → 1o
     m22 = C6 * y7  # 1o m=0 · 1o m=+1 → 1o ⊗ 2e → 1o
+    t15 = m19 * g_o18 + m21 * g_o19 + m22 * g_o20
+    m23 = C1 * y6 - C6 * y8  # 1o m=+1 · 1o m=+1 → 1o ⊗ 2e → 1o
+    t16 = m20 * g_o18 + m22 * g_o19 - m23 * g_o20
+    m26 = C1 * g_d_y6 + C6 * g_d_y8  # 1o m=-1 · 1o m=-1 → 1o ⊗ 2e → 1o
+    m25 = C6 * g_d_y5  # 1o m=-1 · 1o m=0 → 1o ⊗ 2e → 1o
+    m24 = C6 * g_d_y4  # 1o m=-1 · 1o m=+1 → 1o ⊗ 2e → 1o
+    t17 = m26 * g_o18 - m25 * g_o19 - m24 * g_o20
     m27 = C8 * g_d_y6  # 1o m=0 · 1o m=0 → 1o ⊗ 2e → 1o
     m29 = C6 * g_d_y7  # 1o m=0 · 1o m=+1 → 1o ⊗ 2e → 1o
-    t14 = m19 * g_d_x1 + m21 * g_d_x2 + m22 * g_d_x3 + m25 * x1 + m27 * x2 + m29 * x3
-    m23 = C1 * y6 - C6 * y8  # 1o m=+1 · 1o m=+1 → 1o ⊗ 2e → 1o
+    t18 = m25 * g_o18 + m27 * g_o19 + m29 * g_o20
     m28 = C1 * g_d_y6 - C6 * g_d_y8  # 1o m=+1 · 1o m=+1 → 1o ⊗ 2e → 1o
-    t15 = m20 * g_d_x1 + m22 * g_d_x2 - m23 * g_d_x3 + m24 * x1 - m28 * x3 + m29 * x2
-    d_w6 = -g_o18 * t13 + g_o19 * t14 + g_o20 * t15  # 1o ⊗ 2e → 1o
-    t16 = g_o21 * x4 + g_o22 * x5 + g_o23 * x6 + g_o24 * x7 + g_o25 * x8
-    t17 = g_d_x4 * g_o21 + g_d_x5 * g_o22 + g_d_x6 * g_o23 + g_d_x7 * g_o24 + g_d_x8 * g_o25
-    d_w7 = g_d_y0 * t16 + y0 * t17  # 2e ⊗ 0e → 2e
-    m30 = C6 * y3  # 2e m=-2 · 1o m=-1 → 2e ⊗ 1o → 1o
-    m32 = C6 * y2  # 2e m=-1 · 1o m=-1 → 2e ⊗ 1o → 1o
+    t19 = m24 * g_o18 + m29 * g_o19 - m28 * g_o20
+    d_w6 = -g_d_x1 * t14 + g_d_x2 * t15 + g_d_x3 * t16 - t17 * x1 + t18 * x2 + t19 * x3  # 1o ⊗ 2e → 1o
+    t20 = g_o21 * x4 + g_o22 * x5 + g_o23 * x6 + g_o24 * x7 + g_o25 * x8
+    t21 = g_d_x4 * g_o21 + g_d_x5 * g_o22 + g_d_x6 * g_o23 + g_d_x7 * g_o24 + g_d_x8 * g_o25
+    d_w7 = g_d_y0 * t20 + y0 * t21  # 2e ⊗ 0e → 2e
     m33 = C1 * y1  # 2e m=0 · 1o m=-1 → 2e ⊗ 1o → 1o
-    m31 = C6 * y1  # 2e m=-2 · 1o m=+1 → 2e ⊗ 1o → 1o
-    m36 = C1 * g_d_y1  # 1o m=-1 · 2e m=0 → 2e ⊗ 1o → 1o
-    m37 = C6 * g_d_y1  # 1o m=-1 · 2e m=+2 → 2e ⊗ 1o → 1o
-    m38 = C6 * g_d_y2  # 1o m=-1 · 2e m=-1 → 2e ⊗ 1o → 1o
-    m40 = C6 * g_d_y3  # 1o m=-1 · 2e m=-2 → 2e ⊗ 1o → 1o
-    t18 = m30 * g_d_x4 + m32 * g_d_x5 - m33 * g_d_x6 - m31 * g_d_x8 - m36 * x6 - m37 * x8 + m38 * x5 + m40 * x4
     m34 = C8 * y2  # 2e m=0 · 1o m=0 → 2e ⊗ 1o → 1o
-    m39 = C8 * g_d_y2  # 1o m=0 · 2e m=0 → 2e ⊗ 1o → 1o
-    t20 = m31 * g_d_x5 + m34 * g_d_x6 + m30 * g_d_x7 + m37 * x5 + m39 * x6 + m40 * x7
     m35 = C1 * y3  # 2e m=0 · 1o m=+1 → 2e ⊗ 1o → 1o
+    t22 = m33 * g_o26 - m34 * g_o27 + m35 * g_o28
+    m30 = C6 * y3  # 2e m=-2 · 1o m=-1 → 2e ⊗ 1o → 1o
+    t24 = g_d_x4 * g_o26 + g_d_x7 * g_o27 + g_d_x8 * g_o28
+    m31 = C6 * y1  # 2e m=-2 · 1o m=+1 → 2e ⊗ 1o → 1o
+    t25 = g_d_x4 * g_o28 + g_d_x5 * g_o27 - g_d_x8 * g_o26
+    m32 = C6 * y2  # 2e m=-1 · 1o m=-1 → 2e ⊗ 1o → 1o
+    t28 = g_d_x5 * g_o26 + g_d_x7 * g_o28
+    m37 = C6 * g_d_y1  # 1o m=-1 · 2e m=+2 → 2e ⊗ 1o → 1o
+    t26 = g_o26 * x8 - g_o27 * x5 - g_o28 * x4
+    m38 = C6 * g_d_y2  # 1o m=-1 · 2e m=-1 → 2e ⊗ 1o → 1o
+    t29 = g_o26 * x5 + g_o28 * x7
+    m40 = C6 * g_d_y3  # 1o m=-1 · 2e m=-2 → 2e ⊗ 1o → 1o
+    t27 = g_o26 * x4 + g_o27 * x7 + g_o28 * x8
+    m36 = C1 * g_d_y1  # 1o m=-1 · 2e m=0 → 2e ⊗ 1o → 1o
+    m39 = C8 * g_d_y2  # 1o m=0 · 2e m=0 → 2e ⊗ 1o → 1o
     m41 = C1 * g_d_y3  # 1o m=+1 · 2e m=0 → 2e ⊗ 1o → 1o
-    t19 = m31 * g_d_x4 - m35 * g_d_x6 + m32 * g_d_x7 + m30 * g_d_x8 + m37 * x4 + m38 * x7 + m40 * x8 - m41 * x6
-    d_w8 = g_o26 * t18 + g_o27 * t20 + g_o28 * t19  # 2e ⊗ 1o → 1o
+    t23 = m36 * g_o26 - m39 * g_o27 + m41 * g_o28
+    # 2e ⊗ 1o → 1o
+    d_w8 = -g_d_x6 * t22 + m30 * t24 + m31 * t25 + m32 * t28 - m37 * t26 + m38 * t29 + m40 * t27 - t23 * x6
     m42 = C3 * y4  # 2e m=-2 · 0e m=0 → 2e ⊗ 2e → 0e
     m43 = C3 * y5  # 2e m=-1 · 0e m=0 → 2e ⊗ 2e → 0e
     m44 = C3 * y6  # 2e m=0 · 0e m=0 → 2e ⊗ 2e → 0e
@@ -657,180 +482,170 @@ def convolution_vjp_vjp(
     m49 = C3 * g_d_y6  # 0e m=0 · 2e m=0 → 2e ⊗ 2e → 0e
     m50 = C3 * g_d_y7  # 0e m=0 · 2e m=+1 → 2e ⊗ 2e → 0e
     m51 = C3 * g_d_y8  # 0e m=0 · 2e m=+2 → 2e ⊗ 2e → 0e
-    t21 = (
+    t30 = (
         m42 * g_d_x4 + m43 * g_d_x5 + m44 * g_d_x6 + m45 * g_d_x7 + m46 * g_d_x8 + m47 * x4 + m48 * x5 + m49 * x6
         + m50 * x7 + m51 * x8
     )
-    d_w9 = g_o29 * t21  # 2e ⊗ 2e → 0e
+    d_w9 = g_o29 * t30  # 2e ⊗ 2e → 0e
     m52 = C5 * y6  # 2e m=-2 · 2e m=-2 → 2e ⊗ 2e → 2e
     m53 = C4 * y7  # 2e m=-2 · 2e m=-1 → 2e ⊗ 2e → 2e
     m54 = C5 * y4  # 2e m=-2 · 2e m=0 → 2e ⊗ 2e → 2e
     m55 = C4 * y5  # 2e m=-2 · 2e m=+1 → 2e ⊗ 2e → 2e
-    m62 = C5 * g_d_y4  # 2e m=-2 · 2e m=0 → 2e ⊗ 2e → 2e
-    m64 = C4 * g_d_y5  # 2e m=-2 · 2e m=+1 → 2e ⊗ 2e → 2e
-    m66 = C5 * g_d_y6  # 2e m=-2 · 2e m=-2 → 2e ⊗ 2e → 2e
-    m69 = C4 * g_d_y7  # 2e m=-2 · 2e m=-1 → 2e ⊗ 2e → 2e
-    t25 = m52 * g_d_x4 - m53 * g_d_x5 + m54 * g_d_x6 - m55 * g_d_x7 + m62 * x6 - m64 * x7 + m66 * x4 - m69 * x5
+    t37 = m52 * g_o30 - m53 * g_o31 + m54 * g_o32 - m55 * g_o33
     m56 = C0 * y6 - C4 * y8  # 2e m=-1 · 2e m=-1 → 2e ⊗ 2e → 2e
     m57 = C0 * y5  # 2e m=-1 · 2e m=0 → 2e ⊗ 2e → 2e
     m58 = C4 * y4  # 2e m=-1 · 2e m=+1 → 2e ⊗ 2e → 2e
-    m63 = C4 * g_d_y4  # 2e m=-1 · 2e m=+1 → 2e ⊗ 2e → 2e
-    m65 = C0 * g_d_y5  # 2e m=-1 · 2e m=0 → 2e ⊗ 2e → 2e
-    m67 = C0 * g_d_y6 - C4 * g_d_y8  # 2e m=-1 · 2e m=-1 → 2e ⊗ 2e → 2e
-    t22 = (
-        m53 * g_d_x4 + m56 * g_d_x5 + m57 * g_d_x6 + m58 * g_d_x7 - m55 * g_d_x8 + m63 * x7 - m64 * x8 + m65 * x6
-        + m67 * x5 + m69 * x4
-    )
+    t31 = m53 * g_o30 + m56 * g_o31 + m57 * g_o32 + m58 * g_o33 - m55 * g_o34
     m59 = C0 * y7  # 2e m=0 · 2e m=+1 → 2e ⊗ 2e → 2e
     m60 = C5 * y8  # 2e m=0 · 2e m=+2 → 2e ⊗ 2e → 2e
+    t32 = m54 * g_o30 - m57 * g_o31 - m52 * g_o32 - m59 * g_o33 + m60 * g_o34
+    m61 = C0 * y6 + C4 * y8  # 2e m=+1 · 2e m=+1 → 2e ⊗ 2e → 2e
+    t33 = m55 * g_o30 + m58 * g_o31 + m59 * g_o32 + m61 * g_o33 + m53 * g_o34
+    t38 = m55 * g_o31 + m60 * g_o32 - m53 * g_o33 + m52 * g_o34
+    m69 = C4 * g_d_y7  # 2e m=-2 · 2e m=-1 → 2e ⊗ 2e → 2e
+    m67 = C0 * g_d_y6 - C4 * g_d_y8  # 2e m=-1 · 2e m=-1 → 2e ⊗ 2e → 2e
+    m65 = C0 * g_d_y5  # 2e m=-1 · 2e m=0 → 2e ⊗ 2e → 2e
+    m63 = C4 * g_d_y4  # 2e m=-1 · 2e m=+1 → 2e ⊗ 2e → 2e
+    m64 = C4 * g_d_y5  # 2e m=-2 · 2e m=+1 → 2e ⊗ 2e → 2e
+    t34 = m69 * g_o30 + m67 * g_o31 + m65 * g_o32 + m63 * g_o33 - m64 * g_o34
+    m62 = C5 * g_d_y4  # 2e m=-2 · 2e m=0 → 2e ⊗ 2e → 2e
+    m66 = C5 * g_d_y6  # 2e m=-2 · 2e m=-2 → 2e ⊗ 2e → 2e
     m70 = C0 * g_d_y7  # 2e m=0 · 2e m=+1 → 2e ⊗ 2e → 2e
     m71 = C5 * g_d_y8  # 2e m=0 · 2e m=+2 → 2e ⊗ 2e → 2e
-    t23 = (
-        m54 * g_d_x4 - m57 * g_d_x5 - m52 * g_d_x6 - m59 * g_d_x7 + m60 * g_d_x8 + m62 * x4 - m65 * x5 - m66 * x6
-        - m70 * x7 + m71 * x8
-    )
-    m61 = C0 * y6 + C4 * y8  # 2e m=+1 · 2e m=+1 → 2e ⊗ 2e → 2e
+    t35 = m62 * g_o30 - m65 * g_o31 - m66 * g_o32 - m70 * g_o33 + m71 * g_o34
     m68 = C0 * g_d_y6 + C4 * g_d_y8  # 2e m=+1 · 2e m=+1 → 2e ⊗ 2e → 2e
-    t24 = (
-        m55 * g_d_x4 + m58 * g_d_x5 + m59 * g_d_x6 + m61 * g_d_x7 + m53 * g_d_x8 + m63 * x5 + m64 * x4 + m68 * x7
-        + m69 * x8 + m70 * x6
+    t36 = m64 * g_o30 + m63 * g_o31 + m70 * g_o32 + m68 * g_o33 + m69 * g_o34
+    t39 = m66 * g_o30 - m69 * g_o31 + m62 * g_o32 - m64 * g_o33
+    t40 = m64 * g_o31 + m71 * g_o32 - m69 * g_o33 + m66 * g_o34
+    d_w10 = (  # 2e ⊗ 2e → 2e
+        -g_d_x4 * t37 + g_d_x5 * t31 - g_d_x6 * t32 + g_d_x7 * t33 - g_d_x8 * t38 + t34 * x5 - t35 * x6 + t36 * x7
+        - t39 * x4 - t40 * x8
     )
-    t26 = m55 * g_d_x5 + m60 * g_d_x6 - m53 * g_d_x7 + m52 * g_d_x8 + m64 * x5 + m66 * x8 - m69 * x7 + m71 * x6
-    d_w10 = -g_o30 * t25 + g_o31 * t22 - g_o32 * t23 + g_o33 * t24 - g_o34 * t26  # 2e ⊗ 2e → 2e
-    t27 = g_d_w0 * x0 + g_d_x0 * w0
+    t41 = y0 * g_d_w0 + g_d_y0 * w0
+    d_x0 = g_d_w1 * t1 + g_d_w2 * t3 + g_o0 * t41 + t2 * w1 + t4 * w2  # 0e m=0
+    t42 = y0 * g_d_w3 + g_d_y0 * w3
+    p2 = g_d_w4 * g_o12  # 1o ⊗ 1o → 0e · 0e m=0
+    p3 = g_o12 * w4  # 0e m=0 · 1o ⊗ 1o → 0e
+    d_x1 = g_d_w5 * t8 - g_d_w6 * t14 + g_o9 * t42 + m0 * p2 + m3 * p3 + t10 * w5 - t17 * w6  # 1o m=-1
+    d_x2 = g_d_w5 * t12 + g_d_w6 * t15 + g_o10 * t42 + m1 * p2 + m4 * p3 + t13 * w5 + t18 * w6  # 1o m=0
+    d_x3 = g_d_w5 * t9 + g_d_w6 * t16 + g_o11 * t42 + m2 * p2 + m5 * p3 + t11 * w5 + t19 * w6  # 1o m=+1
+    t43 = y0 * g_d_w7 + g_d_y0 * w7
+    t44 = m30 * g_d_w8 + m40 * w8
+    t45 = m31 * g_d_w8 + m37 * w8
+    p0 = g_d_w9 * g_o29  # 2e ⊗ 2e → 0e · 0e m=0
+    p1 = g_o29 * w9  # 0e m=0 · 2e ⊗ 2e → 0e
+    d_x4 = -g_d_w10 * t37 + g_o21 * t43 + g_o26 * t44 + g_o28 * t45 + m42 * p0 + m47 * p1 - t39 * w10  # 2e m=-2
+    t46 = m32 * g_d_w8 + m38 * w8
+    d_x5 = g_d_w10 * t31 + g_o22 * t43 + g_o26 * t46 + g_o27 * t45 + m43 * p0 + m48 * p1 + t34 * w10  # 2e m=-1
+    d_x6 = -g_d_w8 * t22 - g_d_w10 * t32 + g_o23 * t43 + m44 * p0 + m49 * p1 - t23 * w8 - t35 * w10  # 2e m=0
+    d_x7 = g_d_w10 * t33 + g_o24 * t43 + g_o27 * t44 + g_o28 * t46 + m45 * p0 + m50 * p1 + t36 * w10  # 2e m=+1
+    d_x8 = -g_d_w10 * t38 + g_o25 * t43 - g_o26 * t45 + g_o28 * t44 + m46 * p0 + m51 * p1 - t40 * w10  # 2e m=+2
+    t47 = g_d_w0 * x0 + g_d_x0 * w0
     # summed over channels: 0e ⊗ 0e → 0e · 0e m=0 · 0e m=0
-    m72 = (g_d_w3 * t5 + g_d_w7 * t16 + g_o0 * t27 + t6 * w3 + t17 * w7).sum(1, keepdim=True)
+    m72 = (g_d_w3 * t5 + g_d_w7 * t20 + g_o0 * t47 + t6 * w3 + t21 * w7).sum(1, keepdim=True)
     d_y0 = m72  # 0e m=0
-    t28 = g_d_w1 * x0 + g_d_x0 * w1
-    m73 = (g_o1 * t28).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 1o → 1o · 1o m=-1 · 0e m=0
-    t29 = g_d_w4 * x1 + g_d_x1 * w4
-    m74 = (g_o12 * t29).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=-1
-    t30 = g_o13 * x3 + g_o14 * x2 - g_o17 * x1
-    t31 = g_d_x1 * g_o17 - g_d_x2 * g_o14 - g_d_x3 * g_o13
-    m75 = (g_d_w5 * t30 - t31 * w5).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 2e · 2e m=-2 · 1o m=+1
-    t32 = g_d_w5 * x1 + g_d_x1 * w5
-    m76 = (g_o15 * t32).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=-1
-    t33 = g_d_w8 * x6 + g_d_x6 * w8
-    m77 = (g_o26 * t33).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=0
-    t34 = g_o26 * x8 - g_o27 * x5 - g_o28 * x4
-    t35 = g_d_x4 * g_o28 + g_d_x5 * g_o27 - g_d_x8 * g_o26
-    m78 = (g_d_w8 * t34 - t35 * w8).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=+2
+    t48 = g_d_w1 * x0 + g_d_x0 * w1
+    m73 = (g_o1 * t48).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 1o → 1o · 1o m=-1 · 0e m=0
+    t49 = g_d_w4 * x1 + g_d_x1 * w4
+    m74 = (g_o12 * t49).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=-1
+    t50 = g_d_w5 * x3 + g_d_x3 * w5
+    t52 = g_d_w5 * x2 + g_d_x2 * w5
+    t51 = g_d_w5 * x1 + g_d_x1 * w5
+    # summed over channels: 1o ⊗ 1o → 2e · 2e m=-2 · 1o m=+1
+    m75 = (g_o13 * t50 + g_o14 * t52 - g_o17 * t51).sum(1, keepdim=True)
+    m76 = (g_o15 * t51).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=-1
+    t53 = g_d_w8 * x6 + g_d_x6 * w8
+    m77 = (g_o26 * t53).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=0
+    m78 = (g_d_w8 * t26 - t25 * w8).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=+2
     d_y1 = m73 + C7 * m74 + C9 * m75 - C2 * m76 - C1 * m77 - C6 * m78  # 1o m=-1
-    m79 = (g_o2 * t28).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 1o → 1o · 1o m=0 · 0e m=0
-    t36 = g_d_w4 * x2 + g_d_x2 * w4
-    m80 = (g_o12 * t36).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=0
-    t37 = g_o14 * x1 + g_o16 * x3
-    t38 = g_d_x1 * g_o14 + g_d_x3 * g_o16
-    m81 = (g_d_w5 * t37 + t38 * w5).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 2e · 2e m=-1 · 1o m=-1
-    t39 = g_d_w5 * x2 + g_d_x2 * w5
-    m82 = (g_o15 * t39).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=0
-    t40 = g_o26 * x5 + g_o28 * x7
-    t41 = g_d_x5 * g_o26 + g_d_x7 * g_o28
-    m83 = (g_d_w8 * t40 + t41 * w8).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=-1
-    m84 = (g_o27 * t33).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=0 · 2e m=0
+    m79 = (g_o2 * t48).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 1o → 1o · 1o m=0 · 0e m=0
+    t54 = g_d_w4 * x2 + g_d_x2 * w4
+    m80 = (g_o12 * t54).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=0
+    m81 = (g_o14 * t51 + g_o16 * t50).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 2e · 2e m=-1 · 1o m=-1
+    m82 = (g_o15 * t52).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=0
+    m83 = (g_d_w8 * t29 + t28 * w8).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=-1
+    m84 = (g_o27 * t53).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=0 · 2e m=0
     d_y2 = m79 + C7 * m80 + C9 * m81 + C10 * m82 + C6 * m83 + C8 * m84  # 1o m=0
-    m85 = (g_o3 * t28).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 1o → 1o · 1o m=+1 · 0e m=0
-    t42 = g_d_w4 * x3 + g_d_x3 * w4
-    m86 = (g_o12 * t42).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=+1
-    t43 = g_o13 * x1 + g_o16 * x2 + g_o17 * x3
-    t44 = g_d_x1 * g_o13 + g_d_x2 * g_o16 + g_d_x3 * g_o17
-    m87 = (g_d_w5 * t43 + t44 * w5).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 2e · 2e m=-2 · 1o m=-1
-    t45 = g_d_w5 * x3 + g_d_x3 * w5
-    m88 = (g_o15 * t45).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=+1
-    t46 = g_o26 * x4 + g_o27 * x7 + g_o28 * x8
-    t47 = g_d_x4 * g_o26 + g_d_x7 * g_o27 + g_d_x8 * g_o28
-    m89 = (g_d_w8 * t46 + t47 * w8).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=-2
-    m90 = (g_o28 * t33).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=+1 · 2e m=0
+    m85 = (g_o3 * t48).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 1o → 1o · 1o m=+1 · 0e m=0
+    t55 = g_d_w4 * x3 + g_d_x3 * w4
+    m86 = (g_o12 * t55).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 0e · 0e m=0 · 1o m=+1
+    # summed over channels: 1o ⊗ 1o → 2e · 2e m=-2 · 1o m=-1
+    m87 = (g_o13 * t51 + g_o16 * t52 + g_o17 * t50).sum(1, keepdim=True)
+    m88 = (g_o15 * t50).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 1o → 2e · 2e m=0 · 1o m=+1
+    m89 = (g_d_w8 * t27 + t24 * w8).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=-1 · 2e m=-2
+    m90 = (g_o28 * t53).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 1o → 1o · 1o m=+1 · 2e m=0
     d_y3 = m85 + C7 * m86 + C9 * m87 - C2 * m88 + C6 * m89 - C1 * m90  # 1o m=+1
-    t48 = g_d_w2 * x0 + g_d_x0 * w2
-    m91 = (g_o4 * t48).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 2e → 2e · 2e m=-2 · 0e m=0
-    t49 = g_o18 * x3 + g_o20 * x1
-    t50 = g_d_x1 * g_o20 + g_d_x3 * g_o18
-    m92 = (g_d_w6 * t49 + t50 * w6).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=+1
-    t51 = g_d_w9 * x4 + g_d_x4 * w9
-    m93 = (g_o29 * t51).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=-2
-    t52 = g_o30 * x6 + g_o32 * x4
-    t53 = g_d_x4 * g_o32 + g_d_x6 * g_o30
-    m94 = (g_d_w10 * t52 + t53 * w10).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=0
-    t54 = g_o31 * x7 + g_o33 * x5
-    t55 = g_d_x5 * g_o33 + g_d_x7 * g_o31
-    m95 = (g_d_w10 * t54 + t55 * w10).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=+1
+    t56 = g_d_w2 * x0 + g_d_x0 * w2
+    m91 = (g_o4 * t56).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 2e → 2e · 2e m=-2 · 0e m=0
+    t57 = g_d_w6 * x3 + g_d_x3 * w6
+    t58 = g_d_w6 * x1 + g_d_x1 * w6
+    m92 = (g_o18 * t57 + g_o20 * t58).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=+1
+    t59 = g_d_w9 * x4 + g_d_x4 * w9
+    m93 = (g_o29 * t59).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=-2
+    t60 = g_d_w10 * x6 + g_d_x6 * w10
+    t61 = g_d_w10 * x4 + g_d_x4 * w10
+    m94 = (g_o30 * t60 + g_o32 * t61).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=0
+    t62 = g_d_w10 * x7 + g_d_x7 * w10
+    t63 = g_d_w10 * x5 + g_d_x5 * w10
+    m95 = (g_o31 * t62 + g_o33 * t63).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=+1
     d_y4 = m91 + C6 * m92 + C3 * m93 - C5 * m94 + C4 * m95  # 2e m=-2
-    m96 = (g_o5 * t48).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 2e → 2e · 2e m=-1 · 0e m=0
-    t56 = g_o18 * x2 + g_o19 * x1
-    t57 = g_d_x1 * g_o19 + g_d_x2 * g_o18
-    m97 = (g_d_w6 * t56 + t57 * w6).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=0
-    t58 = g_d_w9 * x5 + g_d_x5 * w9
-    m98 = (g_o29 * t58).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=-1
-    t59 = g_o30 * x7 - g_o31 * x8 + g_o33 * x4 - g_o34 * x5
-    t60 = g_d_x4 * g_o33 - g_d_x5 * g_o34 + g_d_x7 * g_o30 - g_d_x8 * g_o31
-    m99 = (g_d_w10 * t59 + t60 * w10).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=+1
-    t61 = g_o31 * x6 + g_o32 * x5
-    t62 = g_d_x5 * g_o32 + g_d_x6 * g_o31
-    m100 = (g_d_w10 * t61 + t62 * w10).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=0
-    d_y5 = m96 + C6 * m97 + C3 * m98 + C4 * m99 + C0 * m100  # 2e m=-1
-    m101 = (g_o6 * t48).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 2e → 2e · 2e m=0 · 0e m=0
-    t63 = g_d_w6 * x1 + g_d_x1 * w6
-    m102 = (g_o18 * t63).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=-1
+    m96 = (g_o5 * t56).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 2e → 2e · 2e m=-1 · 0e m=0
     t64 = g_d_w6 * x2 + g_d_x2 * w6
+    m97 = (g_o18 * t64 + g_o19 * t58).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=0
+    t65 = g_d_w9 * x5 + g_d_x5 * w9
+    m98 = (g_o29 * t65).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=-1
+    t66 = g_d_w10 * x8 + g_d_x8 * w10
+    # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=+1
+    m99 = (g_o30 * t62 - g_o31 * t66 + g_o33 * t61 - g_o34 * t63).sum(1, keepdim=True)
+    m100 = (g_o31 * t60 + g_o32 * t63).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=0
+    d_y5 = m96 + C6 * m97 + C3 * m98 + C4 * m99 + C0 * m100  # 2e m=-1
+    m101 = (g_o6 * t56).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 2e → 2e · 2e m=0 · 0e m=0
+    m102 = (g_o18 * t58).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 2e → 1o · 1o m=-1 · 1o m=-1
     m103 = (g_o19 * t64).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 2e → 1o · 1o m=0 · 1o m=0
-    t65 = g_d_w6 * x3 + g_d_x3 * w6
-    m104 = (g_o20 * t65).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 2e → 1o · 1o m=+1 · 1o m=+1
-    t66 = g_d_w9 * x6 + g_d_x6 * w9
-    m105 = (g_o29 * t66).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=0
-    t67 = g_o30 * x4 - g_o32 * x6 + g_o34 * x8
-    t68 = g_d_x4 * g_o30 - g_d_x6 * g_o32 + g_d_x8 * g_o34
-    m106 = (g_d_w10 * t67 + t68 * w10).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=-2
-    t69 = g_d_w10 * x5 + g_d_x5 * w10
-    m107 = (g_o31 * t69).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=-1
-    t70 = g_d_w10 * x7 + g_d_x7 * w10
-    m108 = (g_o33 * t70).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=+1 · 2e m=+1
+    m104 = (g_o20 * t57).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 2e → 1o · 1o m=+1 · 1o m=+1
+    t67 = g_d_w9 * x6 + g_d_x6 * w9
+    m105 = (g_o29 * t67).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=0
+    # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=-2
+    m106 = (g_o30 * t61 - g_o32 * t60 + g_o34 * t66).sum(1, keepdim=True)
+    m107 = (g_o31 * t63).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-1 · 2e m=-1
+    m108 = (g_o33 * t62).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=+1 · 2e m=+1
     d_y6 = m101 - C1 * (m102 + m104) + C8 * m103 + C3 * m105 - C5 * m106 + C0 * (m107 + m108)  # 2e m=0
-    m109 = (g_o7 * t48).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 2e → 2e · 2e m=+1 · 0e m=0
-    t71 = g_o19 * x3 + g_o20 * x2
-    t72 = g_d_x2 * g_o20 + g_d_x3 * g_o19
-    m110 = (g_d_w6 * t71 + t72 * w6).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 2e → 1o · 1o m=0 · 1o m=+1
-    t73 = g_d_w9 * x7 + g_d_x7 * w9
-    m111 = (g_o29 * t73).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=+1
-    t74 = g_o30 * x5 + g_o31 * x4 + g_o33 * x8 + g_o34 * x7
-    t75 = g_d_x4 * g_o31 + g_d_x5 * g_o30 + g_d_x7 * g_o34 + g_d_x8 * g_o33
-    m112 = (g_d_w10 * t74 + t75 * w10).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=-1
-    t76 = g_o32 * x7 + g_o33 * x6
-    t77 = g_d_x6 * g_o33 + g_d_x7 * g_o32
-    m113 = (g_d_w10 * t76 + t77 * w10).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=0 · 2e m=+1
+    m109 = (g_o7 * t56).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 2e → 2e · 2e m=+1 · 0e m=0
+    m110 = (g_o19 * t57 + g_o20 * t64).sum(1, keepdim=True)  # summed over channels: 1o ⊗ 2e → 1o · 1o m=0 · 1o m=+1
+    t68 = g_d_w9 * x7 + g_d_x7 * w9
+    m111 = (g_o29 * t68).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=+1
+    # summed over channels: 2e ⊗ 2e → 2e · 2e m=-2 · 2e m=-1
+    m112 = (g_o30 * t63 + g_o31 * t61 + g_o33 * t66 + g_o34 * t62).sum(1, keepdim=True)
+    m113 = (g_o32 * t62 + g_o33 * t60).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=0 · 2e m=+1
     d_y7 = m109 + C6 * m110 + C3 * m111 + C4 * m112 + C0 * m113  # 2e m=+1
-    m114 = (g_o8 * t48).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 2e → 2e · 2e m=+2 · 0e m=0
-    t78 = g_d_w9 * x8 + g_d_x8 * w9
-    m115 = (g_o29 * t78).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=+2
-    t79 = g_o32 * x8 + g_o34 * x6
-    t80 = g_d_x6 * g_o34 + g_d_x8 * g_o32
-    m116 = (g_d_w10 * t79 + t80 * w10).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=0 · 2e m=+2
+    m114 = (g_o8 * t56).sum(1, keepdim=True)  # summed over channels: 0e ⊗ 2e → 2e · 2e m=+2 · 0e m=0
+    t69 = g_d_w9 * x8 + g_d_x8 * w9
+    m115 = (g_o29 * t69).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 0e · 0e m=0 · 2e m=+2
+    m116 = (g_o32 * t66 + g_o34 * t60).sum(1, keepdim=True)  # summed over channels: 2e ⊗ 2e → 2e · 2e m=0 · 2e m=+2
     d_y8 = -C6 * (m102 - m104) - C4 * (m107 - m108) + m114 + C3 * m115 - C5 * m116  # 2e m=+2
+    d_x = torch.cat((d_x0, d_x1, d_x2, d_x3, d_x4, d_x5, d_x6, d_x7, d_x8), dim=1)
+    d_x = d_x.new_zeros((sender.start.size(0) - 1, 9 * u)).index_add(0, sender.values, d_x)
     d_y = torch.cat((d_y0, d_y1, d_y2, d_y3, d_y4, d_y5, d_y6, d_y7, d_y8), dim=1)
     d_w = torch.cat((d_w0, d_w1, d_w2, d_w3, d_w4, d_w5, d_w6, d_w7, d_w8, d_w9, d_w10), dim=1)
     t0 = y0 * g_d_x0 + g_d_y0 * x0
     d_g_o0 = y0 * g_d_w0 * x0 + t0 * w0  # 0e m=0
-    p10 = w1 * x0  # 0e ⊗ 1o → 1o · 0e m=0
-    p6 = g_d_w1 * x0  # 0e ⊗ 1o → 1o · 0e m=0
-    p9 = g_d_x0 * w1  # 0e m=0 · 0e ⊗ 1o → 1o
-    d_g_o1 = g_d_y1 * p10 + y1 * p6 + y1 * p9  # 1o m=-1
-    d_g_o2 = g_d_y2 * p10 + y2 * p6 + y2 * p9  # 1o m=0
-    d_g_o3 = g_d_y3 * p10 + y3 * p6 + y3 * p9  # 1o m=+1
-    p3 = w2 * x0  # 0e ⊗ 2e → 2e · 0e m=0
-    p0 = g_d_w2 * x0  # 0e ⊗ 2e → 2e · 0e m=0
-    p2 = g_d_x0 * w2  # 0e m=0 · 0e ⊗ 2e → 2e
-    d_g_o4 = g_d_y4 * p3 + y4 * p0 + y4 * p2  # 2e m=-2
-    d_g_o5 = g_d_y5 * p3 + y5 * p0 + y5 * p2  # 2e m=-1
-    d_g_o6 = g_d_y6 * p3 + y6 * p0 + y6 * p2  # 2e m=0
-    d_g_o7 = g_d_y7 * p3 + y7 * p0 + y7 * p2  # 2e m=+1
-    d_g_o8 = g_d_y8 * p3 + y8 * p0 + y8 * p2  # 2e m=+2
-    p7 = y0 * g_d_w3  # 1o ⊗ 0e → 1o · 0e m=0
-    t1 = y0 * g_d_x1 + g_d_y0 * x1
-    d_g_o9 = p7 * x1 + t1 * w3  # 1o m=-1
-    t2 = y0 * g_d_x2 + g_d_y0 * x2
-    d_g_o10 = p7 * x2 + t2 * w3  # 1o m=0
-    t3 = y0 * g_d_x3 + g_d_y0 * x3
-    d_g_o11 = p7 * x3 + t3 * w3  # 1o m=+1
+    p2 = w1 * x0  # 0e ⊗ 1o → 1o · 0e m=0
+    t1 = g_d_w1 * x0 + g_d_x0 * w1
+    d_g_o1 = g_d_y1 * p2 + y1 * t1  # 1o m=-1
+    d_g_o2 = g_d_y2 * p2 + y2 * t1  # 1o m=0
+    d_g_o3 = g_d_y3 * p2 + y3 * t1  # 1o m=+1
+    p0 = w2 * x0  # 0e ⊗ 2e → 2e · 0e m=0
+    t2 = g_d_w2 * x0 + g_d_x0 * w2
+    d_g_o4 = g_d_y4 * p0 + y4 * t2  # 2e m=-2
+    d_g_o5 = g_d_y5 * p0 + y5 * t2  # 2e m=-1
+    d_g_o6 = g_d_y6 * p0 + y6 * t2  # 2e m=0
+    d_g_o7 = g_d_y7 * p0 + y7 * t2  # 2e m=+1
+    d_g_o8 = g_d_y8 * p0 + y8 * t2  # 2e m=+2
+    p3 = y0 * w3  # 1o ⊗ 0e → 1o · 0e m=0
+    t3 = y0 * g_d_w3 + g_d_y0 * w3
+    d_g_o9 = g_d_x1 * p3 + t3 * x1  # 1o m=-1
+    d_g_o10 = g_d_x2 * p3 + t3 * x2  # 1o m=0
+    d_g_o11 = g_d_x3 * p3 + t3 * x3  # 1o m=+1
     m0 = C7 * y1  # 1o m=-1 → 0e m=0
     m1 = C7 * y2  # 1o m=0 → 0e m=0
     m2 = C7 * y3  # 1o m=+1 → 0e m=0
@@ -841,143 +656,135 @@ def convolution_vjp_vjp(
     t4 = m0 * g_d_x1 + m1 * g_d_x2 + m2 * g_d_x3 + m3 * x1 + m4 * x2 + m5 * x3
     d_g_o12 = g_d_w4 * t5 + t4 * w4  # 0e m=0
     m6 = C9 * y3  # 1o m=-1 → 2e m=-2
-    p4 = g_d_w5 * x1  # 1o ⊗ 1o → 2e · 1o m=-1
+    t6 = g_d_w5 * x1 + g_d_x1 * w5
     m7 = C9 * y1  # 1o m=+1 → 2e m=-2
-    p5 = g_d_w5 * x3  # 1o ⊗ 1o → 2e · 1o m=+1
+    t7 = g_d_w5 * x3 + g_d_x3 * w5
     m8 = C9 * g_d_y1  # 1o m=+1 → 2e m=-2
     m9 = C9 * g_d_y3  # 1o m=-1 → 2e m=-2
-    t6 = m6 * g_d_x1 + m7 * g_d_x3 + m8 * x3 + m9 * x1
-    d_g_o13 = m6 * p4 + m7 * p5 + t6 * w5  # 2e m=-2
-    p8 = g_d_w5 * x2  # 1o ⊗ 1o → 2e · 1o m=0
+    t8 = m8 * x3 + m9 * x1
+    d_g_o13 = m6 * t6 + m7 * t7 + t8 * w5  # 2e m=-2
     m10 = C9 * y2  # 1o m=-1 → 2e m=-1
+    t9 = m7 * g_d_w5 + m8 * w5
     m11 = C9 * g_d_y2  # 1o m=-1 → 2e m=-1
-    t7 = m10 * g_d_x1 + m7 * g_d_x2 + m8 * x2 + m11 * x1
-    d_g_o14 = m7 * p8 + m10 * p4 + t7 * w5  # 2e m=-1
+    t10 = m7 * g_d_x2 + m11 * x1
+    d_g_o14 = m10 * t6 + t9 * x2 + t10 * w5  # 2e m=-1
     m12 = C2 * y1  # 1o m=-1 → 2e m=0
     m13 = C10 * y2  # 1o m=0 → 2e m=0
+    t11 = g_d_w5 * x2 + g_d_x2 * w5
     m14 = C2 * y3  # 1o m=+1 → 2e m=0
     m15 = C2 * g_d_y1  # 1o m=-1 → 2e m=0
     m16 = C10 * g_d_y2  # 1o m=0 → 2e m=0
     m17 = C2 * g_d_y3  # 1o m=+1 → 2e m=0
-    t8 = m12 * g_d_x1 - m13 * g_d_x2 + m14 * g_d_x3 + m15 * x1 - m16 * x2 + m17 * x3
-    d_g_o15 = -m12 * p4 + m13 * p8 - m14 * p5 - t8 * w5  # 2e m=0
-    t9 = m6 * g_d_x2 + m10 * g_d_x3 + m9 * x2 + m11 * x3
-    d_g_o16 = m6 * p8 + m10 * p5 + t9 * w5  # 2e m=+1
-    t10 = m7 * g_d_x1 - m6 * g_d_x3 + m8 * x1 - m9 * x3
-    d_g_o17 = m6 * p5 - m7 * p4 - t10 * w5  # 2e m=+2
+    t12 = m15 * x1 - m16 * x2 + m17 * x3
+    d_g_o15 = -m12 * t6 + m13 * t11 - m14 * t7 - t12 * w5  # 2e m=0
+    t13 = m6 * g_d_w5 + m9 * w5
+    t14 = m6 * g_d_x2 + m11 * x3
+    d_g_o16 = m10 * t7 + t13 * x2 + t14 * w5  # 2e m=+1
+    t15 = m8 * x1 - m9 * x3
+    d_g_o17 = m6 * t7 - m7 * t6 - t15 * w5  # 2e m=+2
     m18 = C1 * y6 + C6 * y8  # 1o m=-1 → 1o m=-1
+    t16 = g_d_w6 * x1 + g_d_x1 * w6
     m19 = C6 * y5  # 1o m=0 → 1o m=-1
+    t17 = g_d_w6 * x2 + g_d_x2 * w6
     m20 = C6 * y4  # 1o m=+1 → 1o m=-1
-    t12 = m18 * x1 - m19 * x2 - m20 * x3
+    t18 = g_d_w6 * x3 + g_d_x3 * w6
     m21 = C6 * g_d_y4  # 1o m=+1 → 1o m=-1
     m22 = C6 * g_d_y5  # 1o m=0 → 1o m=-1
     m23 = C1 * g_d_y6 + C6 * g_d_y8  # 1o m=-1 → 1o m=-1
-    t11 = m18 * g_d_x1 - m19 * g_d_x2 - m20 * g_d_x3 - m21 * x3 - m22 * x2 + m23 * x1
-    d_g_o18 = -g_d_w6 * t12 - t11 * w6  # 1o m=-1
+    t19 = m21 * x3 + m22 * x2 - m23 * x1
+    d_g_o18 = -m18 * t16 + m19 * t17 + m20 * t18 + t19 * w6  # 1o m=-1
     m24 = C8 * y6  # 1o m=0 → 1o m=0
     m25 = C6 * y7  # 1o m=+1 → 1o m=0
-    t14 = m19 * x1 + m24 * x2 + m25 * x3
     m26 = C8 * g_d_y6  # 1o m=0 → 1o m=0
     m27 = C6 * g_d_y7  # 1o m=+1 → 1o m=0
-    t13 = m19 * g_d_x1 + m24 * g_d_x2 + m25 * g_d_x3 + m22 * x1 + m26 * x2 + m27 * x3
-    d_g_o19 = g_d_w6 * t14 + t13 * w6  # 1o m=0
+    t20 = m22 * x1 + m26 * x2 + m27 * x3
+    d_g_o19 = m19 * t16 + m24 * t17 + m25 * t18 + t20 * w6  # 1o m=0
     m28 = C1 * y6 - C6 * y8  # 1o m=+1 → 1o m=+1
-    t16 = m20 * x1 + m25 * x2 - m28 * x3
     m29 = C1 * g_d_y6 - C6 * g_d_y8  # 1o m=+1 → 1o m=+1
-    t15 = m20 * g_d_x1 + m25 * g_d_x2 - m28 * g_d_x3 + m21 * x1 + m27 * x2 - m29 * x3
-    d_g_o20 = g_d_w6 * t16 + t15 * w6  # 1o m=+1
-    p1 = y0 * g_d_w7  # 2e ⊗ 0e → 2e · 0e m=0
-    t17 = y0 * g_d_x4 + g_d_y0 * x4
-    d_g_o21 = p1 * x4 + t17 * w7  # 2e m=-2
-    t18 = y0 * g_d_x5 + g_d_y0 * x5
-    d_g_o22 = p1 * x5 + t18 * w7  # 2e m=-1
-    t19 = y0 * g_d_x6 + g_d_y0 * x6
-    d_g_o23 = p1 * x6 + t19 * w7  # 2e m=0
-    t20 = y0 * g_d_x7 + g_d_y0 * x7
-    d_g_o24 = p1 * x7 + t20 * w7  # 2e m=+1
-    t21 = y0 * g_d_x8 + g_d_y0 * x8
-    d_g_o25 = p1 * x8 + t21 * w7  # 2e m=+2
-    m30 = C6 * y3  # 2e m=-2 → 1o m=-1
-    m31 = C6 * y2  # 2e m=-1 → 1o m=-1
+    t21 = m21 * x1 + m27 * x2 - m29 * x3
+    d_g_o20 = m20 * t16 + m25 * t17 - m28 * t18 + t21 * w6  # 1o m=+1
+    p1 = y0 * w7  # 2e ⊗ 0e → 2e · 0e m=0
+    t22 = y0 * g_d_w7 + g_d_y0 * w7
+    d_g_o21 = g_d_x4 * p1 + t22 * x4  # 2e m=-2
+    d_g_o22 = g_d_x5 * p1 + t22 * x5  # 2e m=-1
+    d_g_o23 = g_d_x6 * p1 + t22 * x6  # 2e m=0
+    d_g_o24 = g_d_x7 * p1 + t22 * x7  # 2e m=+1
+    d_g_o25 = g_d_x8 * p1 + t22 * x8  # 2e m=+2
     m32 = C1 * y1  # 2e m=0 → 1o m=-1
-    m33 = C6 * y1  # 2e m=+2 → 1o m=-1
-    t23 = m30 * x4 + m31 * x5 - m32 * x6 - m33 * x8
-    m34 = C1 * g_d_y1  # 2e m=0 → 1o m=-1
-    m35 = C6 * g_d_y1  # 2e m=+2 → 1o m=-1
-    m36 = C6 * g_d_y2  # 2e m=-1 → 1o m=-1
+    t25 = g_d_w8 * x6 + g_d_x6 * w8
+    m30 = C6 * y3  # 2e m=-2 → 1o m=-1
     m37 = C6 * g_d_y3  # 2e m=-2 → 1o m=-1
-    t22 = m30 * g_d_x4 + m31 * g_d_x5 - m32 * g_d_x6 - m33 * g_d_x8 - m34 * x6 - m35 * x8 + m36 * x5 + m37 * x4
-    d_g_o26 = g_d_w8 * t23 + t22 * w8  # 1o m=-1
+    t23 = m30 * g_d_w8 + m37 * w8
+    m33 = C6 * y1  # 2e m=+2 → 1o m=-1
+    m35 = C6 * g_d_y1  # 2e m=+2 → 1o m=-1
+    t24 = m33 * g_d_w8 + m35 * w8
+    m31 = C6 * y2  # 2e m=-1 → 1o m=-1
+    m36 = C6 * g_d_y2  # 2e m=-1 → 1o m=-1
+    t26 = m31 * g_d_w8 + m36 * w8
+    m34 = C1 * g_d_y1  # 2e m=0 → 1o m=-1
+    t27 = m30 * g_d_x4 + m31 * g_d_x5 - m33 * g_d_x8 - m34 * x6
+    d_g_o26 = -m32 * t25 + t23 * x4 - t24 * x8 + t26 * x5 + t27 * w8  # 1o m=-1
     m38 = C8 * y2  # 2e m=0 → 1o m=0
-    t25 = m30 * x7 + m33 * x5 + m38 * x6
     m39 = C8 * g_d_y2  # 2e m=0 → 1o m=0
-    t24 = m33 * g_d_x5 + m38 * g_d_x6 + m30 * g_d_x7 + m35 * x5 + m37 * x7 + m39 * x6
-    d_g_o27 = g_d_w8 * t25 + t24 * w8  # 1o m=0
+    t28 = m33 * g_d_x5 + m30 * g_d_x7 + m39 * x6
+    d_g_o27 = m38 * t25 + t23 * x7 + t24 * x5 + t28 * w8  # 1o m=0
     m40 = C1 * y3  # 2e m=0 → 1o m=+1
-    t27 = m30 * x8 + m31 * x7 + m33 * x4 - m40 * x6
     m41 = C1 * g_d_y3  # 2e m=0 → 1o m=+1
-    t26 = m33 * g_d_x4 - m40 * g_d_x6 + m31 * g_d_x7 + m30 * g_d_x8 + m35 * x4 + m36 * x7 + m37 * x8 - m41 * x6
-    d_g_o28 = g_d_w8 * t27 + t26 * w8  # 1o m=+1
+    t29 = m33 * g_d_x4 + m31 * g_d_x7 + m30 * g_d_x8 - m41 * x6
+    d_g_o28 = -m40 * t25 + t23 * x8 + t24 * x4 + t26 * x7 + t29 * w8  # 1o m=+1
     m42 = C3 * y4  # 2e m=-2 → 0e m=0
     m43 = C3 * y5  # 2e m=-1 → 0e m=0
     m44 = C3 * y6  # 2e m=0 → 0e m=0
     m45 = C3 * y7  # 2e m=+1 → 0e m=0
     m46 = C3 * y8  # 2e m=+2 → 0e m=0
-    t29 = m42 * x4 + m43 * x5 + m44 * x6 + m45 * x7 + m46 * x8
+    t31 = m42 * x4 + m43 * x5 + m44 * x6 + m45 * x7 + m46 * x8
     m47 = C3 * g_d_y4  # 2e m=-2 → 0e m=0
     m48 = C3 * g_d_y5  # 2e m=-1 → 0e m=0
     m49 = C3 * g_d_y6  # 2e m=0 → 0e m=0
     m50 = C3 * g_d_y7  # 2e m=+1 → 0e m=0
     m51 = C3 * g_d_y8  # 2e m=+2 → 0e m=0
-    t28 = (
+    t30 = (
         m42 * g_d_x4 + m43 * g_d_x5 + m44 * g_d_x6 + m45 * g_d_x7 + m46 * g_d_x8 + m47 * x4 + m48 * x5 + m49 * x6
         + m50 * x7 + m51 * x8
     )
-    d_g_o29 = g_d_w9 * t29 + t28 * w9  # 0e m=0
+    d_g_o29 = g_d_w9 * t31 + t30 * w9  # 0e m=0
     m52 = C5 * y6  # 2e m=-2 → 2e m=-2
+    t35 = g_d_w10 * x4 + g_d_x4 * w10
     m53 = C4 * y7  # 2e m=-1 → 2e m=-2
+    t32 = g_d_w10 * x5 + g_d_x5 * w10
     m54 = C5 * y4  # 2e m=0 → 2e m=-2
+    t33 = g_d_w10 * x6 + g_d_x6 * w10
     m55 = C4 * y5  # 2e m=+1 → 2e m=-2
-    t31 = m52 * x4 - m53 * x5 + m54 * x6 - m55 * x7
+    t34 = g_d_w10 * x7 + g_d_x7 * w10
     m56 = C5 * g_d_y4  # 2e m=0 → 2e m=-2
     m57 = C4 * g_d_y5  # 2e m=+1 → 2e m=-2
     m58 = C5 * g_d_y6  # 2e m=-2 → 2e m=-2
     m59 = C4 * g_d_y7  # 2e m=-1 → 2e m=-2
-    t30 = m52 * g_d_x4 - m53 * g_d_x5 + m54 * g_d_x6 - m55 * g_d_x7 + m56 * x6 - m57 * x7 + m58 * x4 - m59 * x5
-    d_g_o30 = -g_d_w10 * t31 - t30 * w10  # 2e m=-2
+    t36 = m56 * x6 - m57 * x7 + m58 * x4 - m59 * x5
+    d_g_o30 = -m52 * t35 + m53 * t32 - m54 * t33 + m55 * t34 - t36 * w10  # 2e m=-2
     m60 = C0 * y6 - C4 * y8  # 2e m=-1 → 2e m=-1
     m61 = C0 * y5  # 2e m=0 → 2e m=-1
     m62 = C4 * y4  # 2e m=+1 → 2e m=-1
-    t33 = m53 * x4 - m55 * x8 + m60 * x5 + m61 * x6 + m62 * x7
+    t37 = m53 * g_d_w10 + m59 * w10
+    t38 = m55 * g_d_w10 + m57 * w10
     m63 = C4 * g_d_y4  # 2e m=+1 → 2e m=-1
     m64 = C0 * g_d_y5  # 2e m=0 → 2e m=-1
     m65 = C0 * g_d_y6 - C4 * g_d_y8  # 2e m=-1 → 2e m=-1
-    t32 = (
-        m53 * g_d_x4 + m60 * g_d_x5 + m61 * g_d_x6 + m62 * g_d_x7 - m55 * g_d_x8 - m57 * x8 + m59 * x4 + m63 * x7
-        + m64 * x6 + m65 * x5
-    )
-    d_g_o31 = g_d_w10 * t33 + t32 * w10  # 2e m=-1
+    t39 = m53 * g_d_x4 - m55 * g_d_x8 + m63 * x7 + m64 * x6 + m65 * x5
+    d_g_o31 = m60 * t32 + m61 * t33 + m62 * t34 + t37 * x4 - t38 * x8 + t39 * w10  # 2e m=-1
     m66 = C0 * y7  # 2e m=+1 → 2e m=0
     m67 = C5 * y8  # 2e m=+2 → 2e m=0
-    t35 = m52 * x6 - m54 * x4 + m61 * x5 + m66 * x7 - m67 * x8
+    t40 = g_d_w10 * x8 + g_d_x8 * w10
     m68 = C0 * g_d_y7  # 2e m=+1 → 2e m=0
     m69 = C5 * g_d_y8  # 2e m=+2 → 2e m=0
-    t34 = (
-        m54 * g_d_x4 - m61 * g_d_x5 - m52 * g_d_x6 - m66 * g_d_x7 + m67 * g_d_x8 + m56 * x4 - m58 * x6 - m64 * x5
-        - m68 * x7 + m69 * x8
-    )
-    d_g_o32 = g_d_w10 * t35 - t34 * w10  # 2e m=0
+    t41 = m56 * x4 - m58 * x6 - m64 * x5 - m68 * x7 + m69 * x8
+    d_g_o32 = m52 * t33 - m54 * t35 + m61 * t32 + m66 * t34 - m67 * t40 - t41 * w10  # 2e m=0
     m70 = C0 * y6 + C4 * y8  # 2e m=+1 → 2e m=+1
-    t37 = m53 * x8 + m55 * x4 + m62 * x5 + m66 * x6 + m70 * x7
     m71 = C0 * g_d_y6 + C4 * g_d_y8  # 2e m=+1 → 2e m=+1
-    t36 = (
-        m55 * g_d_x4 + m62 * g_d_x5 + m66 * g_d_x6 + m70 * g_d_x7 + m53 * g_d_x8 + m57 * x4 + m59 * x8 + m63 * x5
-        + m68 * x6 + m71 * x7
-    )
-    d_g_o33 = g_d_w10 * t37 + t36 * w10  # 2e m=+1
-    t39 = m52 * x8 - m53 * x7 + m55 * x5 + m67 * x6
-    t38 = m55 * g_d_x5 + m67 * g_d_x6 - m53 * g_d_x7 + m52 * g_d_x8 + m57 * x5 + m58 * x8 - m59 * x7 + m69 * x6
-    d_g_o34 = -g_d_w10 * t39 - t38 * w10  # 2e m=+2
+    t42 = m55 * g_d_x4 + m53 * g_d_x8 + m63 * x5 + m68 * x6 + m71 * x7
+    d_g_o33 = m62 * t32 + m66 * t33 + m70 * t34 + t37 * x8 + t38 * x4 + t42 * w10  # 2e m=+1
+    t43 = m57 * x5 + m58 * x8 - m59 * x7 + m69 * x6
+    d_g_o34 = -m52 * t40 + m53 * t34 - m55 * t32 - m67 * t33 - t43 * w10  # 2e m=+2
     d_g_o = torch.cat((d_g_o0, d_g_o1, d_g_o2, d_g_o3, d_g_o4, d_g_o5, d_g_o6, d_g_o7, d_g_o8, d_g_o9, d_g_o10, d_g_o11, d_g_o12, d_g_o13, d_g_o14, d_g_o15, d_g_o16, d_g_o17, d_g_o18, d_g_o19, d_g_o20, d_g_o21, d_g_o22, d_g_o23, d_g_o24, d_g_o25, d_g_o26, d_g_o27, d_g_o28, d_g_o29, d_g_o30, d_g_o31, d_g_o32, d_g_o33, d_g_o34), dim=1)
     d_g_o = d_g_o.new_zeros((receiver.start.size(0) - 1, 35 * u)).index_add(0, receiver.values, d_g_o)
     return d_x, d_y, d_w, d_g_o

@@ -24,7 +24,7 @@
 #              linear_messages (o)                  per row and u, v     35     35     46      9
 #              linear_messages_vjp (d_x)            per row and u, v     35     35     20     35
 #              linear_messages_vjp (d_w)            per row and u, v     35     35     44     11
-#              linear_messages_vjp_vjp (d_x, d_g_o) per row and u, v    105    105    127     44
+#              linear_messages_vjp_vjp (d_x, d_g_o) per row and u, v    105    105    101     44
 #              linear_messages_vjp_vjp (d_w)        per row and u, v     35     35     44     11
 # ────────────────────────────────────────────────────────────────────────────────────────────────────
 """Linear maps of the channels of equal irreps: from features, and from messages."""

@@ -151,7 +151,7 @@
 #              tensor_product_2e_1o_2o_vjp (d_x, d_y)            per row           12      3      3      3
 #              tensor_product_2e_1o_2o_vjp (d_x, d_y)            per row and u     32     27     10      5
 #              tensor_product_2e_1o_2o_vjp_vjp (d_x, d_y, d_g_o) per row           18      3      6      3
-#              tensor_product_2e_1o_2o_vjp_vjp (d_x, d_y, d_g_o) per row and u     64     54     25     10
+#              tensor_product_2e_1o_2o_vjp_vjp (d_x, d_y, d_g_o) per row and u     64     54     23     10
 #              tensor_product_2e_2e_0e (o)                       per row            5      0      5      0
 #              tensor_product_2e_2e_0e (o)                       per row and u      5      4      5      1
 #              tensor_product_2e_2e_0e_vjp (d_x, d_y)            per row           10      0      5      5
@@ -163,7 +163,7 @@
 #              tensor_product_2e_2e_1e_vjp (d_x, d_y)            per row           22      8      5      5
 #              tensor_product_2e_2e_1e_vjp (d_x, d_y)            per row and u     28     23      8      5
 #              tensor_product_2e_2e_1e_vjp_vjp (d_x, d_y, d_g_o) per row           33     10     10      5
-#              tensor_product_2e_2e_1e_vjp_vjp (d_x, d_y, d_g_o) per row and u     56     48     21      8
+#              tensor_product_2e_2e_1e_vjp_vjp (d_x, d_y, d_g_o) per row and u     56     48     23      8
 #              tensor_product_2e_2e_2e (o)                       per row           12      2      5      0
 #              tensor_product_2e_2e_2e (o)                       per row and u     23     18      5      5
 #              tensor_product_2e_2e_2e_vjp (d_x, d_y)            per row           24      9      5      5
