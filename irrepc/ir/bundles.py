@@ -73,20 +73,23 @@ def _groups(kernel: Kernel, roots: list[Equation], registers: Registers, axes: A
     ]
     parts = _Parts(registers, axes)
     marks = [parts.mark(piece) for piece in pieces]
-    together: dict[Ref | int, dict[Ref, Equation]] = {}
-    for i, (piece, mark) in enumerate(zip(pieces, marks, strict=True)):
-        _add(together.setdefault(i if mark is None else parts.find(mark), {}), piece)
-    alone: dict[Ref, Equation] = {}
+    # Terms of one target that run over different channels are pieces of their own: in a wider loop one of them would be
+    # added once for each channel that it knows nothing of.
+    nests = [loop_axes(kernel.channels, _joined((piece,), registers, axes), axes) for piece in pieces]
+    together: dict[tuple[Ref | int, Axes], dict[Ref, Equation]] = {}
+    for i, (piece, mark, nest) in enumerate(zip(pieces, marks, nests, strict=True)):
+        _add(together.setdefault((i if mark is None else parts.find(mark), nest), {}), piece)
+    alone: dict[Axes, dict[Ref, Equation]] = {}
     out: list[tuple[Equation, ...]] = []
-    for group in together.values():
+    for (_, nest), group in together.items():
         if len(group) == 1:
             for e in group.values():
-                _add(alone, e)
+                _add(alone.setdefault(nest, {}), e)
         elif not _fits(_joined(group.values(), registers, axes), axes, SHARED_LIMIT):
             out.extend((e,) for e in group.values())
         else:
             out.append(tuple(group.values()))
-    return [*out, *((e,) for e in alone.values())]
+    return [*out, *((e,) for equations in alone.values() for e in equations.values())]
 
 
 class _Parts:
