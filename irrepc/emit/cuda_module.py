@@ -80,6 +80,7 @@ def cuda_text(launched: tuple[Launch, ...], banner: list[str]) -> str:
         banner=["//" + line.removeprefix("#") for line in banner],
         extents=[a.upper() for a in axes],
         channels=bool(axes),
+        indexed=any(launch.kernel.outputs[0].index is not None for launch in launched),
         warps=any(launch.kind == "warps" for launch in launched),
         kernels=[KernelText(_notes(launch), launch_text(launch)) for launch in launched],
     )

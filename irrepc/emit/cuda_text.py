@@ -137,10 +137,10 @@ class _Writer:
         if self.scatter is not None:
             here = self.scatter
             return [
-                f"const long long {here} = place / pieces, piece = place % pieces;",
-                f"const long long begin = {here}_start[{here}], count = {here}_start[{here} + 1] - begin;",
-                "const long long end = begin + count * (piece + 1) / pieces;",
-                "for (long long step = begin + count * piece / pieces; step < end; ++step) {",
+                f"const long long {here} = pieces == 1 ? place : place / pieces;",
+                f"long long step = {here}_start[{here}], end = {here}_start[{here} + 1];",
+                "if (pieces > 1) cut(step, end, place % pieces, pieces);",
+                "for (; step < end; ++step) {",
                 *_indent([f"const long long {row} = {here}_order[step];", *inside]),
                 "}",
             ]

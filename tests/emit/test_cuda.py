@@ -10,10 +10,11 @@ import torch
 from irrepc.emit.module import Entry, kernels
 from irrepc.ir.kernel import Kernel
 from tests.emit.shim.host import ABSENT, COMPILER, build, emitted, indices, operands, run_poisoned
-from tests.kernels import RECIPES
+from tests.kernels import RECIPES, convolution
 
 BOUNDS = {torch.float64: 1e-12, torch.float32: 2e-5}
 CHANNELS = {torch.float64: (1, 5, 33, 40, 64), torch.float32: (5, 64)}
+CASES = {**RECIPES, "in groups": convolution("2x0e+2x1o+2x2e", 2)}
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=ABSENT)
 
@@ -23,18 +24,23 @@ def widths(kernel: Kernel, channels: int) -> dict[str, int]:
     return {a: max(1, channels - 3 * i) for i, a in enumerate(kernel.channels)}
 
 
+def channels_of(name: str) -> dict[torch.dtype, tuple[int, ...]]:
+    """The numbers of channels to try: fewer of the large kernel."""
+    return CHANNELS if name in RECIPES else {real: sizes[-1:] for real, sizes in CHANNELS.items()}
+
+
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], ModuleType]:
     """The emitted modules by recipe and backend; those of cuda launch kernels that were compiled for the processor."""
     folder = tmp_path_factory.mktemp("cuda")
     known: dict[tuple[str, str], ModuleType] = {}
     wanted = []
-    for name, recipe in RECIPES.items():
+    for name, recipe in CASES.items():
         for backend in ("torch", "cuda"):
             known[name, backend] = emitted(recipe, backend, folder)
         module = known[name, "cuda"]
         forward = kernels(Entry("kernel", recipe))[0]
-        for real, sizes in CHANNELS.items():
+        for real, sizes in channels_of(name).items():
             for channels in sizes:
                 extents = widths(forward, channels)
                 wanted += [(module.source(), k, module.defines(k, real, **extents)) for k in module.KERNELS]
@@ -45,12 +51,12 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], M
     return known
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("rows", [0, 1, 7, 150])
 def test_cuda_text_equals_the_torch_text(name: str, rows: int, modules: dict[tuple[str, str], ModuleType]) -> None:
     ours, meaning = modules[name, "cuda"], modules[name, "torch"]
-    for kernel in kernels(Entry("kernel", RECIPES[name])):
-        for real, sizes in CHANNELS.items():
+    for kernel in kernels(Entry("kernel", CASES[name])):
+        for real, sizes in channels_of(name).items():
             for channels in sizes if rows < 100 else sizes[-1:]:
                 extents = widths(kernel, channels)
                 inputs = operands(kernel, extents, rows, real)
@@ -63,3 +69,11 @@ def test_cuda_text_equals_the_torch_text(name: str, rows: int, modules: dict[tup
                     assert a.shape == b.shape, where
                     scale = max(1.0, float(b.abs().max())) if b.numel() else 1.0
                     assert ((a - b).abs() <= BOUNDS[real] * scale).all(), where
+
+
+def test_the_large_kernel_has_groups_and_the_small_ones_channels_in_packs(
+    modules: dict[tuple[str, str], ModuleType]
+) -> None:
+    large = modules["in groups", "cuda"].KERNELS
+    assert large["kernel_o"].groups > 1
+    assert {threads.pack for threads in modules["convolution", "cuda"].KERNELS.values()} == {2, 4}

@@ -6,6 +6,7 @@
 
 #pragma once
 #include <cstdio>
+#include <memory>
 #include <tuple>
 #include <ucontext.h>
 #include <utility>
@@ -23,11 +24,13 @@ struct Index {
     unsigned x;
 };
 
+constexpr std::size_t STACK = 1 << 20;  // without optimisation every number of a kernel has a place of its own
+
 enum State { ready, waiting, done };
 
 struct Lane {
     ucontext_t context;
-    std::vector<char> stack;
+    std::unique_ptr<char[]> stack;
     State state;
     double value;
     int distance;
@@ -91,11 +94,11 @@ static void run_fibres(const int threads)
 {
     lanes.resize(threads);
     for (Lane& lane : lanes) {
-        lane.stack.resize(1 << 16);
+        if (!lane.stack) lane.stack.reset(new char[STACK]);
         lane.state = ready;
         getcontext(&lane.context);
-        lane.context.uc_stack.ss_sp = lane.stack.data();
-        lane.context.uc_stack.ss_size = lane.stack.size();
+        lane.context.uc_stack.ss_sp = lane.stack.get();
+        lane.context.uc_stack.ss_size = STACK;
         lane.context.uc_link = nullptr;
         makecontext(&lane.context, enter, 0);
     }
