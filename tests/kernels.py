@@ -47,6 +47,17 @@ def crossed() -> ProductRecipe:
     return ProductRecipe(left, right, out, paths, weights="shared")
 
 
+def apart(fused: bool) -> ProductRecipe:
+    """Two blocks in one output array, of different widths, and a third in another; weighted, or fused without."""
+    left, _ = labels(Irreps.of("2x0e+1x1o"), "u")
+    right, _ = labels(Irreps.spherical_harmonics(1), "v", scalar_ones=True)
+    out, paths = uvu_paths(left, right, Irreps.of("0e+1o"))
+    order = (0, 3, 1, 2)
+    moved = tuple(Path(p.left, p.right, order.index(p.out), not fused) for p in paths)
+    out = tuple(out[k] for k in order)
+    return ProductRecipe(left, right, out, moved, weights="none" if fused else "row", fused=fused, apart=True)
+
+
 RECIPES: dict[str, Recipe] = {
     "harmonics": HarmonicsRecipe(4),
     "wigner": WignerRecipe(2),
@@ -56,6 +67,9 @@ RECIPES: dict[str, Recipe] = {
     "crossed": crossed(),
     "linear": LinearRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0], labels(Irreps.of("2x0e+3x1o"), "k")[0]),
     "gate": GateRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0]),
+    "product, apart": apart(fused=False),
+    "convolution, apart": apart(fused=True),
+    "gate, apart": GateRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0], apart=True),
     "norm": NormRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0]),
     "contraction": ContractionRecipe(1, (0, 1), 3),
     "wigner rows": WignerRecipe(3, 1),

@@ -92,6 +92,8 @@ class ProductRecipe:
     weights      "row" (a weight for each row), "shared" (one for all rows) or "none"
     fused        True for the convolution: left is read at the sender, the result added to the receiver
     component    True for coefficients √(2l+1)·w3j (unit variance per component), False for w3j itself
+    apart        True for one output array for each run of blocks of the same irrep, component slow, then block, then
+                 channel: what a matrix product over the channels of an irrep reads without a copy
     """
 
     left: tuple[Label, ...]
@@ -101,6 +103,7 @@ class ProductRecipe:
     weights: str = "none"
     fused: bool = False
     component: bool = True
+    apart: bool = False
 
     def __post_init__(self) -> None:
         if self.weights not in ("row", "shared", "none"):
@@ -116,7 +119,7 @@ class ProductRecipe:
     def __str__(self) -> str:
         sums = ["+".join(str(x) for x in side) for side in (self.left, self.right, self.out)]
         paths = " ".join(str(p) for p in self.paths)
-        kind = "component" if self.component else "w3j"
+        kind = ("component" if self.component else "w3j") + (", apart" if self.apart else "")
         return f"{self.name}({sums[0]} x {sums[1]} -> {sums[2]}; {paths}; weights={self.weights}, {kind})"
 
 
@@ -138,9 +141,10 @@ class LinearRecipe:
 
 @dataclass(frozen=True, slots=True)
 class GateRecipe:
-    """Each block multiplied by one scalar gate per channel."""
+    """Each block multiplied by one scalar gate per channel; apart: every block comes in an array of its own."""
 
     left: tuple[Label, ...]
+    apart: bool = False
 
     @property
     def name(self) -> str:
@@ -148,7 +152,7 @@ class GateRecipe:
         return "gate"
 
     def __str__(self) -> str:
-        return f"gate({'+'.join(map(str, self.left))})"
+        return f"gate({'+'.join(map(str, self.left))}{', apart' if self.apart else ''})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ channels are kept, paired or summed is said by the axes alone (ir/kernel.py).
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from irrepc.algebra.recipe import GateRecipe, Label, LinearRecipe, NormRecipe, Path, ProductRecipe
 from irrepc.algebra.surd import ONE, Surd
 from irrepc.frontend.clebsch_gordan import w3j
@@ -19,7 +21,7 @@ def tensor_product(recipe: ProductRecipe) -> Kernel:
     node = "node" if recipe.fused else "row"
     x = _operand("x", recipe.left, node, "sender" if recipe.fused else None)
     y = _operand("y", recipe.right, row, None)
-    out = _operand("o", recipe.out, node, "receiver" if recipe.fused else None)
+    outputs, places = _outputs(recipe, node)
     weighted = tuple(p for p in recipe.paths if p.weighted)
     weight = Operand(
         "w",
@@ -27,7 +29,7 @@ def tensor_product(recipe: ProductRecipe) -> Kernel:
         row if recipe.weights == "row" else None,
         labels=tuple(path_label(recipe, p) for p in weighted),
     )
-    starts = [_starts(side) for side in (recipe.left, recipe.right, recipe.out)]
+    starts = [_starts(side) for side in (recipe.left, recipe.right)]
     pairs = []
     slot = 0
     for path in recipe.paths:
@@ -41,9 +43,9 @@ def tensor_product(recipe: ProductRecipe) -> Kernel:
                 Ref("y", starts[1][path.right] + j),
                 *factor,
             )
-            pairs.append((Ref("o", starts[2][path.out] + k), Term(value * scale, tuple(sorted(product)))))
+            pairs.append((places[path.out, k], Term(value * scale, tuple(sorted(product)))))
     inputs = (x, y, weight) if weighted else (x, y)
-    return Kernel(recipe.name, inputs, (out,), collect(pairs), doc=str(recipe))
+    return Kernel(recipe.name, inputs, outputs, collect(pairs), doc=str(recipe))
 
 
 def linear(recipe: LinearRecipe) -> Kernel:
@@ -69,15 +71,20 @@ def linear(recipe: LinearRecipe) -> Kernel:
 
 def gate(recipe: GateRecipe) -> Kernel:
     """o[u, m] = g[u]·x[u, m], one gate for each block and channel."""
-    x = _operand("x", recipe.left, "row", None)
-    g = Operand("s", tuple(b.axes for b in recipe.left), labels=tuple(f"gate of {b.irrep}" for b in recipe.left))
     starts = _starts(recipe.left)
+    if recipe.apart:
+        inputs = tuple(_operand(f"x{i}", (b,), "row", None) for i, b in enumerate(recipe.left))
+        places = [(Ref(f"x{i}", 0), b) for i, b in enumerate(recipe.left)]
+    else:
+        inputs = (_operand("x", recipe.left, "row", None),)
+        places = [(Ref("x", start), b) for start, b in zip(starts, recipe.left, strict=True)]
+    g = Operand("s", tuple(b.axes for b in recipe.left), labels=tuple(f"gate of {b.irrep}" for b in recipe.left))
     pairs = [
-        (Ref("o", starts[i] + m), Term(ONE, (Ref("s", i), Ref("x", starts[i] + m))))
-        for i, b in enumerate(recipe.left)
+        (Ref("o", starts[i] + m), Term(ONE, (Ref("s", i), Ref(x.operand, x.component + m))))
+        for i, (x, b) in enumerate(places)
         for m in range(b.irrep.dim)
     ]
-    return Kernel("gate", (x, g), (_operand("o", recipe.left, "row", None),), collect(pairs), doc=str(recipe))
+    return Kernel("gate", (*inputs, g), (_operand("o", recipe.left, "row", None),), collect(pairs), doc=str(recipe))
 
 
 def squared_norm(recipe: NormRecipe) -> Kernel:
@@ -106,6 +113,25 @@ def _operand(name: str, blocks: tuple[Label, ...], rows: str, index: str | None)
         index,
         labels=tuple(f"{b.irrep} m={signed(m)}" for b in blocks for m in range(-b.irrep.l, b.irrep.l + 1)),
     )
+
+
+def _outputs(recipe: ProductRecipe, rows: str) -> tuple[tuple[Operand, ...], dict[tuple[int, int], Ref]]:
+    """The output arrays of a product, and where (block, component) lies in them."""
+    index = "receiver" if recipe.fused else None
+    if not recipe.apart:
+        whole = _operand("o", recipe.out, rows, index)
+        starts = _starts(recipe.out)
+        return (whole,), {(i, m): Ref("o", starts[i] + m) for i, b in enumerate(recipe.out) for m in range(b.irrep.dim)}
+    operands: list[Operand] = []
+    places: dict[tuple[int, int], Ref] = {}
+    for n, (irrep, run) in enumerate(groupby(range(len(recipe.out)), lambda i: recipe.out[i].irrep)):
+        blocks = tuple(run)
+        inside = [(i, m) for m in range(irrep.dim) for i in blocks]
+        places |= {place: Ref(f"o{n}", k) for k, place in enumerate(inside)}
+        axes = tuple(recipe.out[i].axes for i, _ in inside)
+        note = tuple(f"{irrep} m={signed(m - irrep.l)}" for _, m in inside)
+        operands.append(Operand(f"o{n}", axes, rows, index, labels=note))
+    return tuple(operands), places
 
 
 def _starts(blocks: tuple[Label, ...]) -> list[int]:

@@ -1,6 +1,8 @@
 """Networks, each readable beside its paper, the potential that differentiates them, and the file they are saved in."""
 
 from irrepc.models.checkpoint import load_model, save_model
+from irrepc.models.equiformer import Equiformer
+from irrepc.models.equiformer_config import EquiformerConfig
 from irrepc.models.esen import ESEN, DirectESEN, ESENConfig
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
@@ -14,6 +16,8 @@ __all__ = [
     "TFN",
     "DirectESEN",
     "ESENConfig",
+    "Equiformer",
+    "EquiformerConfig",
     "MACEConfig",
     "NequIP",
     "NequIPConfig",

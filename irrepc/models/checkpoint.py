@@ -15,18 +15,21 @@ import torch
 from torch import nn
 
 from irrepc.errors import InputError
+from irrepc.models.equiformer import Equiformer
+from irrepc.models.equiformer_config import EquiformerConfig
 from irrepc.models.esen import ESEN, DirectESEN, ESENConfig
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.tfn import TFN, TFNConfig
 from irrepc.models.tfn_tasks import TFNEnergy
 
-Network = NequIP | MACE | TFN | TFNEnergy | ESEN | DirectESEN
-Config = NequIPConfig | MACEConfig | TFNConfig | ESENConfig
+Network = NequIP | MACE | TFN | TFNEnergy | ESEN | DirectESEN | Equiformer
+Config = NequIPConfig | MACEConfig | TFNConfig | ESENConfig | EquiformerConfig
 _NETWORKS: dict[str, tuple[Callable[..., Network], type[Config]]] = {
     "NequIP": (NequIP, NequIPConfig),
     "MACE": (MACE, MACEConfig),
     "TFN": (TFN, TFNConfig),
+    "Equiformer": (Equiformer, EquiformerConfig),
     "TFNEnergy": (TFNEnergy, TFNConfig),
     "ESEN": (ESEN, ESENConfig),
     "DirectESEN": (DirectESEN, ESENConfig),

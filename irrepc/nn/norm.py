@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Irreps
+from irrepc.nn.block_linear import apart, together
 from irrepc.nn.linear import check_width
 
 
@@ -42,27 +46,27 @@ class EquivariantLayerNorm(nn.Module):
     def __init__(self, irreps: Irreps | str, *, eps: float = 1e-5, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.irreps, self.eps = Irreps.of(irreps), eps
-        self._widths = tuple(b.dim for b in self.irreps)
-        self._blocks = tuple((b.irrep.dim, b.mul) for b in self.irreps)
         self._channels = tuple(b.mul for b in self.irreps)
-        self._scalars = tuple(b.irrep.is_scalar for b in self.irreps)
         self._biases = tuple(b.mul for b in self.irreps if b.irrep.is_scalar)
         self.weight = nn.Parameter(torch.ones(self.irreps.num_irreps, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(self.irreps.count("0e"), dtype=dtype))
 
+    def apart(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+        """Features apart, a matrix (rows · (2l + 1), mul) for each block -> the same shapes."""
+        out, biases = [], iter(self.bias.split_with_sizes(self._biases))
+        for x, weight, b in zip(blocks, self.weight.split_with_sizes(self._channels), self.irreps, strict=True):
+            if b.irrep.is_scalar:
+                out.append(F.layer_norm(x, (b.mul,), weight, next(biases), self.eps))
+                continue
+            whole = x.view(x.shape[0] // b.irrep.dim, b.dim)
+            scale = (whole.square().mean(1, keepdim=True) + self.eps).rsqrt()
+            out.append((whole * scale).view(x.shape) * weight)
+        return out
+
     def forward(self, x: Tensor) -> Tensor:
         """(rows, irreps.dim) -> the same shape, ir_mul."""
         check_width("EquivariantLayerNorm", x, self.irreps)
-        out, biases = [], iter(self.bias.split_with_sizes(self._biases))
-        parts = zip(x.split_with_sizes(self._widths, 1), self.weight.split_with_sizes(self._channels), strict=True)
-        for (part, weight), shape, scalar in zip(parts, self._blocks, self._scalars, strict=True):
-            block = torch.unflatten(part, 1, shape)
-            if scalar:
-                block = block - block.mean(2, keepdim=True)
-            scale = (block.square().mean((1, 2), keepdim=True) + self.eps).rsqrt()
-            block = block * scale * weight
-            out.append((block + next(biases) if scalar else block).flatten(1))
-        return torch.cat(out, 1) if out else x
+        return together(self.apart(apart(x, self.irreps)), self.irreps) if len(self.irreps) else x
 
     def extra_repr(self) -> str:
         """Irreps, for repr."""
