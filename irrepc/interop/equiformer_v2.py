@@ -46,7 +46,7 @@ _NAMES = (
     (r"\.linear_(\d)\.", r".so3_linear_\1."),
     (r"\.activation\.function\.", ".grid_mlp."),
 )
-"""What depends on the configuration, the radial perceptrons and the gates of perceptrons, is said in `official_name`."""
+"""What depends on the configuration, the radial perceptrons and the gates of perceptrons, `official_name` says."""
 _NEEDED = {
     "max_num_elements", "num_layers", "sphere_channels", "attn_hidden_channels", "num_heads", "attn_alpha_channels",
     "attn_value_channels", "ffn_hidden_channels", "edge_channels", "max_radius", "lmax_list", "mmax_list", "norm_type",

@@ -65,7 +65,7 @@ class AttentionShape:
 
 
 class EdgeScalars(nn.Module):
-    """What a radial perceptron reads: functions of the distance, then embeddings of the sender's and receiver's species.
+    """What a radial perceptron reads: functions of the distance, then the embedded species of sender and receiver.
 
     size  numbers for each edge
     """
