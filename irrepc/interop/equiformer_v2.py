@@ -62,9 +62,7 @@ _IGNORED = {
 }  # fmt: skip
 
 
-def load_equiformer_v2(
-    path: str | Path, backend: str = "auto", *, dtype: torch.dtype = torch.float64
-) -> EquiformerV2:
+def load_equiformer_v2(path: str | Path, backend: str = "auto", *, dtype: torch.dtype = torch.float64) -> EquiformerV2:
     """Read such a file (`torch.save({"config": ..., "state_dict": ...})`) without running code from it.
 
     Raises InputError for a file that is none, and as `equiformer_v2_from`.

@@ -166,8 +166,7 @@ class OnGrid(nn.Module):
 
     def forward(self, y: Tensor, scalars: Tensor | None) -> Tensor:
         """y (N, (lmax+1)²·channels), scalars (N, channels) -> as y."""
-        values = self.function(self.grid.values(torch.unflatten(y, 1, (-1, self.channels))))
-        out = self.grid.coefficients(values).flatten(1)
+        out = self.grid.pointwise(self.function, torch.unflatten(y, 1, (-1, self.channels))).flatten(1)
         return out if scalars is None else torch.cat((F.silu(scalars), out[:, self.channels :]), 1)
 
 
@@ -310,8 +309,7 @@ class EquiformerV2(nn.Module):
     def reset(self, dtype: torch.dtype, seed: int) -> None:
         """Draw all weights in float64 and round them, so that a seed means the same in every dtype.
 
-        Linear maps uniformly in ± 1/√inputs, biases zero but for those of radial perceptrons; atoms normally, the
-        species of edges within ± 1e-3.
+        Linear maps uniformly in ± 1/√inputs, biases zero; atoms normally, the species of edges within ± 1e-3.
         """
         generator = torch.Generator().manual_seed(seed)
         self.to(torch.float64)
@@ -322,9 +320,7 @@ class EquiformerV2(nn.Module):
                 case nn.Linear():
                     bound = 1 / math.sqrt(module.in_features)
                     nn.init.uniform_(module.weight, -bound, bound, generator)
-                    if module.bias is not None and ".radial." in name:
-                        nn.init.uniform_(module.bias, -bound, bound, generator)
-                    elif module.bias is not None:
+                    if module.bias is not None:
                         nn.init.zeros_(module.bias)
                 case nn.Embedding() if name == "embedding":
                     nn.init.normal_(module.weight, generator=generator)
