@@ -3,6 +3,7 @@
 from irrepc.models.checkpoint import load_model, save_model
 from irrepc.models.equiformer import Equiformer
 from irrepc.models.equiformer_config import EquiformerConfig
+from irrepc.models.equiformer_v2 import EquiformerV2, EquiformerV2Config
 from irrepc.models.esen import ESEN, DirectESEN, ESENConfig
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
@@ -18,6 +19,8 @@ __all__ = [
     "ESENConfig",
     "Equiformer",
     "EquiformerConfig",
+    "EquiformerV2",
+    "EquiformerV2Config",
     "MACEConfig",
     "NequIP",
     "NequIPConfig",

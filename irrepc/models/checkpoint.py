@@ -17,19 +17,21 @@ from torch import nn
 from irrepc.errors import InputError
 from irrepc.models.equiformer import Equiformer
 from irrepc.models.equiformer_config import EquiformerConfig
+from irrepc.models.equiformer_v2 import EquiformerV2, EquiformerV2Config
 from irrepc.models.esen import ESEN, DirectESEN, ESENConfig
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.tfn import TFN, TFNConfig
 from irrepc.models.tfn_tasks import TFNEnergy
 
-Network = NequIP | MACE | TFN | TFNEnergy | Equiformer | ESEN | DirectESEN
-Config = NequIPConfig | MACEConfig | TFNConfig | EquiformerConfig | ESENConfig
+Network = NequIP | MACE | TFN | TFNEnergy | ESEN | DirectESEN | Equiformer | EquiformerV2
+Config = NequIPConfig | MACEConfig | TFNConfig | ESENConfig | EquiformerConfig | EquiformerV2Config
 _NETWORKS: dict[str, tuple[Callable[..., Network], type[Config]]] = {
     "NequIP": (NequIP, NequIPConfig),
     "MACE": (MACE, MACEConfig),
     "TFN": (TFN, TFNConfig),
     "Equiformer": (Equiformer, EquiformerConfig),
+    "EquiformerV2": (EquiformerV2, EquiformerV2Config),
     "TFNEnergy": (TFNEnergy, TFNConfig),
     "ESEN": (ESEN, ESENConfig),
     "DirectESEN": (DirectESEN, ESENConfig),

@@ -13,6 +13,7 @@ from irrepc.nn.norm import EquivariantLayerNorm
 from irrepc.nn.radial import BesselBasis, GaussianBasis, RadialMLP, ScalarMLP, cosine_cutoff, polynomial_cutoff
 from irrepc.nn.s2_grid import OrderS2Activation, S2Grid
 from irrepc.nn.so2 import FrameMatrices, OrderGate, Rotate, RotateBack, SO2Convolution
+from irrepc.nn.so2_attention import SO2Attention
 from irrepc.nn.so3_linear import SO3Linear
 from irrepc.nn.tensor_product import (
     FullyConnectedTensorProduct,
@@ -40,6 +41,7 @@ __all__ = [
     "Rotate",
     "RotateBack",
     "S2Grid",
+    "SO2Attention",
     "SO2Convolution",
     "SO3Linear",
     "ScalarMLP",

@@ -21,6 +21,8 @@ from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.so2 import ByOrder, degree_order
 
 NORMALIZATIONS = ("component", "integral")
+CACHED = 1 << 20
+"""Bytes of values on the grid at a time: about what a core keeps near."""
 
 
 def resolution(lmax: int, mmax: int) -> tuple[int, int]:
@@ -101,6 +103,22 @@ class S2Grid(nn.Module):
         """(rows, points, channels) -> (rows, components, channels)."""
         return torch.matmul(self.from_grid.to(values.dtype), values)
 
+    def pointwise(self, function: Callable[[Tensor], Tensor], x: Tensor, places: Tensor | None = None) -> Tensor:
+        """Coefficients of function(values), (rows, components, channels) -> (rows, components, channels of function).
+
+        places  (components,) where each component of x stands among those by degree, if they come in another order;
+                so does the result
+
+        On the CPU a few rows at a time, whose values stay in the cache: there are many more of them than coefficients.
+        """
+        to, back = self.to_grid.to(x.dtype), self.from_grid.to(x.dtype)
+        if places is not None:
+            to, back = to.index_select(1, places), back.index_select(0, places)
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return torch.matmul(back, function(torch.matmul(to, x)))
+        rows = max(1, CACHED // max(1, to.shape[0] * x.shape[2] * x.element_size()))
+        return torch.cat([torch.matmul(back, function(torch.matmul(to, part))) for part in x.split(rows)])
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> S2Grid:
         kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -120,20 +138,17 @@ class OrderS2Activation(nn.Module):
     """
 
     places: Tensor
-    back: Tensor
 
     def __init__(self, grid: S2Grid, channels: int) -> None:
         super().__init__()
         self.grid, self.channels = grid, channels
-        place = torch.tensor(degree_order(grid.lmax, grid.mmax))
-        self.register_buffer("back", place, persistent=False)
-        self.register_buffer("places", torch.argsort(place), persistent=False)
+        self.register_buffer("places", torch.tensor(degree_order(grid.lmax, grid.mmax)), persistent=False)
         self._sizes = [len(rows) for rows in orders(grid.lmax, grid.mmax)]
 
     def forward(self, y: ByOrder, scalars: Tensor | None = None) -> ByOrder:
         """y one array for each order, scalars (E, channels) -> as y."""
-        x = torch.cat([torch.unflatten(v, 1, (-1, self.channels)) for v in y], 1).index_select(1, self.places)
-        z = self.grid.coefficients(F.silu(self.grid.values(x))).index_select(1, self.back)
+        x = torch.cat([torch.unflatten(v, 1, (-1, self.channels)) for v in y], 1)
+        z = self.grid.pointwise(F.silu, x, self.places)
         first, *rest = z.split_with_sizes(self._sizes, 1)
         if scalars is not None:
             first = torch.cat((F.silu(scalars).unsqueeze(1), first[:, 1:]), 1)

@@ -15,7 +15,7 @@ from irrepc.nn.graph import Index, index_of
 from irrepc.nn.harmonics import SphericalHarmonics, WignerD
 from irrepc.nn.rotations import invert_quaternion, multiply_quaternions, random_quaternions
 from irrepc.nn.s2_grid import OrderS2Activation, S2Grid, grid_matrices, resolution, ring_weights
-from irrepc.nn.so2 import FrameMatrices, OrderGate, Rotate, RotateBack, SO2Convolution, degree_order, plane
+from irrepc.nn.so2 import FrameMatrices, OrderGate, Rotate, RotateBack, SO2Convolution, complex_product, degree_order
 from irrepc.nn.so3_linear import SO3Linear
 
 LMAX, MMAX, CHANNELS, ATOMS, EDGES = 3, 2, 5, 4, 9
@@ -152,10 +152,10 @@ def test_messages_turn_with_the_atoms_whatever_the_roll(kind: str, bound: float 
     assert error < bound if bound is not None else 1e-4 < error < 0.5
 
 
-def test_the_plane_is_a_complex_product() -> None:
+def test_three_real_products_make_a_complex_one() -> None:
     real, imaginary, x = random(3, 4, seed=1), random(3, 4, seed=2), random(7, 8, seed=3)
     z = torch.complex(real, imaginary) @ torch.complex(x[:, :4], x[:, 4:]).mT
-    found = x @ plane(torch.cat((real, imaginary))).mT
+    found = complex_product(x, torch.cat((real, imaginary)))
     torch.testing.assert_close(found, torch.cat((z.real, z.imag)).mT, rtol=1e-14, atol=1e-14)
 
 
