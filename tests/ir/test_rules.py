@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from irrepc.algebra.surd import ONE, Surd
 from irrepc.errors import KernelError
 from irrepc.frontend.derive import derive
-from irrepc.ir.block import schedule
+from irrepc.ir.block import restrict, schedule, split, split_by_index
 from irrepc.ir.check import check
 from irrepc.ir.interpret import interpret
 from irrepc.ir.kernel import Equation, Kernel, Operand, Ref, Term
+from irrepc.ir.passes import optimise
 from irrepc.ir.text import kernel_hash, text
 from irrepc.ir.vjp import vjp
 from tests.kernels import RECIPES
@@ -88,3 +90,30 @@ def test_schedule_computes_scalars_before_the_loop_that_needs_them_and_sums_afte
     backward = schedule(vjp(derive(RECIPES["convolution"]), ["y"]))
     assert all(s.verb in ("add", "store", "let", "sum") for stage in backward.stages for s in stage.statements)
     assert text(derive(RECIPES["gate"])).startswith("kernel gate\n  in    x(row, 1·u + 3·u1)")
+
+
+def sums_of_different_widths() -> Kernel:
+    """o[0] = Σ_uv √3·x[0]·y[0] + Σ_u x[0]·x[1]: d_x[0] has a term of u alone beside one of u and v."""
+    x, y = Operand("x", (("u",), ("u",)), "edge"), Operand("y", (("v",),), "edge")
+    o = Operand("o", ((), ("u",)), "edge")
+    x0, x1, y0 = Ref("x", 0), Ref("x", 1), Ref("y", 0)
+    terms = (Term(ONE, (x0, x1)), Term(Surd.root(3), (x0, y0)))
+    return Kernel("k", (x, y), (o,), (Equation(Ref("o", 0), terms), Equation(Ref("o", 1), (Term(ONE, (x0, y0)),))))
+
+
+@pytest.mark.parametrize("name", [*RECIPES, "sums of different widths"])
+@pytest.mark.parametrize("cut", [split, split_by_index])
+@pytest.mark.parametrize("limit", [48, 10**9])
+def test_no_term_is_added_in_a_loop_it_knows_nothing_of(
+    name: str, cut: Callable[[Kernel], tuple[Kernel, ...]], limit: int
+) -> None:
+    """It would be added once for each channel."""
+    kernel = derive(RECIPES[name]) if name in RECIPES else sums_of_different_widths()
+    for order in (kernel, vjp(kernel), vjp(vjp(kernel))):
+        parts = [p for part in cut(order) for p in (part, *(restrict(part, [o.name]) for o in part.outputs))]
+        for block in (schedule(optimise(part), limit) for part in parts):
+            known = {Ref(o.name, i): set(a) for o in block.kernel.operands.values() for i, a in enumerate(o.components)}
+            for stage in block.stages:
+                for s in stage.statements:
+                    loops = [set().union(known[s.target], *(known[f] for f in t.factors)) for t in s.terms]
+                    assert s.verb == "let" or all(loop == set(stage.axes) for loop in loops), (order.name, s)
