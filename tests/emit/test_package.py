@@ -64,6 +64,14 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ── what is in it ────────────────────────────────────────────────────────────────────────────────
 
 
+def test_cuda_modules_have_their_text_and_one_compiler_beside_them() -> None:
+    files = package(0, backends=("cuda",))
+    for part in PARTS:
+        assert 'extern "C" __global__ void' in files[f"cuda/{part}.cu"]
+        assert '_beside("nvrtc.py")' in files[f"cuda/{part}.py"]
+    assert files["cuda/nvrtc.py"] == (ROOT / "irrepc" / "runtime" / "nvrtc.py").read_text(encoding="utf-8")
+
+
 def test_a_package_holds_every_part_for_every_backend(emitted: Path) -> None:
     content = json.loads((emitted / "lmax1" / NAME).read_text())
     kernels = {f"{b}/{p}.py" for b in ("torch", "numba") for p in PARTS}
