@@ -9,7 +9,7 @@
 #
 # conventions  real basis, m = -l ... l, polar axis y (e3nn >= 0.5); w3j of unit norm;
 #              rows of (component, channel), channels fast
-# source       irrepc/frontend, templates/numba/module.py.jinja 432241d8
+# source       irrepc/frontend, templates/numba/module.py.jinja 2c963ef9
 # cost                                                              mul    add   load  store
 #              convolution (o)                     per row           40      4      8      0
 #              convolution (o)                     per row and u    101     79     38     35
@@ -23,7 +23,7 @@
 """Messages along edges: gathered at the sender, multiplied by harmonics and weights, summed at the receiver."""
 
 from collections import deque
-from functools import lru_cache
+from functools import cache
 from os import getpid
 from queue import SimpleQueue
 from threading import Thread
@@ -1592,13 +1592,13 @@ def _take(compute, todo, done):
             done.put(error)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _calls(process):
     """What the workers of this process wait for; a forked child has its own."""
     return SimpleQueue()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _worker(process, number):
     """A thread that helps with any call; it ends with the process."""
     thread = Thread(target=_wait, args=(_calls(process),), daemon=True)

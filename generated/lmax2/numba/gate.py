@@ -9,7 +9,7 @@
 #
 # conventions  real basis, m = -l ... l, polar axis y (e3nn >= 0.5); w3j of unit norm;
 #              rows of (component, channel), channels fast
-# source       irrepc/frontend, templates/numba/module.py.jinja 432241d8
+# source       irrepc/frontend, templates/numba/module.py.jinja 2c963ef9
 # cost                                                         mul    add   load  store
 #              gate (o)                       per row and u      9      0     12      9
 #              gate_vjp (d_x, d_s)            per row and u     18      6     21     12
@@ -18,7 +18,7 @@
 """Each block of features times one scalar for each channel."""
 
 from collections import deque
-from functools import lru_cache
+from functools import cache
 from os import getpid
 from queue import SimpleQueue
 from threading import Thread
@@ -344,13 +344,13 @@ def _take(compute, todo, done):
             done.put(error)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _calls(process):
     """What the workers of this process wait for; a forked child has its own."""
     return SimpleQueue()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _worker(process, number):
     """A thread that helps with any call; it ends with the process."""
     thread = Thread(target=_wait, args=(_calls(process),), daemon=True)

@@ -9,7 +9,7 @@
 #
 # conventions  real basis, m = -l ... l, polar axis y (e3nn >= 0.5); w3j of unit norm;
 #              rows of (component, channel), channels fast
-# source       irrepc/frontend, templates/numba/module.py.jinja 432241d8
+# source       irrepc/frontend, templates/numba/module.py.jinja 2c963ef9
 # cost                                                            mul    add   load  store
 #              squared_norm (o)                  per row and u      9      6      9      3
 #              squared_norm_vjp (d_x)            per row and u     18      0     12      9
@@ -18,7 +18,7 @@
 """The squared length of each channel."""
 
 from collections import deque
-from functools import lru_cache
+from functools import cache
 from os import getpid
 from queue import SimpleQueue
 from threading import Thread
@@ -298,13 +298,13 @@ def _take(compute, todo, done):
             done.put(error)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _calls(process):
     """What the workers of this process wait for; a forked child has its own."""
     return SimpleQueue()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _worker(process, number):
     """A thread that helps with any call; it ends with the process."""
     thread = Thread(target=_wait, args=(_calls(process),), daemon=True)

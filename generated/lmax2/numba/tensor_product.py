@@ -79,7 +79,7 @@
 #
 # conventions  real basis, m = -l ... l, polar axis y (e3nn >= 0.5); w3j of unit norm;
 #              rows of (component, channel), channels fast
-# source       irrepc/frontend, templates/numba/module.py.jinja 432241d8
+# source       irrepc/frontend, templates/numba/module.py.jinja 2c963ef9
 # cost                                                                            mul    add   load  store
 #              tensor_product_0e_0e_0e (o)                       per row and u      1      0      2      1
 #              tensor_product_0e_0e_0e_vjp (d_x, d_y)            per row and u      2      1      3      1
@@ -174,7 +174,7 @@
 """Clebsch-Gordan products of two irreps up to degree 2, one function for each path."""
 
 from collections import deque
-from functools import lru_cache
+from functools import cache
 from os import getpid
 from queue import SimpleQueue
 from threading import Thread
@@ -3442,13 +3442,13 @@ def _take(compute, todo, done):
             done.put(error)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _calls(process):
     """What the workers of this process wait for; a forked child has its own."""
     return SimpleQueue()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _worker(process, number):
     """A thread that helps with any call; it ends with the process."""
     thread = Thread(target=_wait, args=(_calls(process),), daemon=True)
