@@ -117,7 +117,7 @@ class S2Grid(nn.Module):
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return torch.matmul(back, function(torch.matmul(to, x)))
         rows = max(1, CACHED // max(1, to.shape[0] * x.shape[2] * x.element_size()))
-        return torch.cat([torch.matmul(back, function(torch.matmul(to, part))) for part in x.split(rows)])
+        return torch.cat([torch.matmul(back, function(torch.matmul(to, part))) for part in torch.split(x, rows)])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> S2Grid:
         kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
