@@ -24,7 +24,7 @@ from irrepc.ir.passes import merge
 
 WHOLE = 10**9
 """No limit on the length of a loop: what a thread needs stays in its registers, and groups see to it that it fits."""
-WANTED = {"rows": 130, "channels": 90, "warps": 90}
+WANTED = {"rows": 130, "channels": 90, "warps": 78}
 """Registers of values up to which outputs are taken together: about 128 registers of a thread, 16 warps at a time."""
 
 
