@@ -119,18 +119,25 @@ def list_() -> None:
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.argument("place", type=click.Path(path_type=Path), required=False)
 @click.option("--compiled", is_flag=True, help="Run numba, llvm and, on a GPU, cuda modules: slow at first.")
-def check(folder: Path | None, compiled: bool) -> None:
-    """Make the packages in FOLDER (default: the shelf) again and compare; then test the emitted code itself.
+def check(place: Path | None, compiled: bool) -> None:
+    """Make the packages in folder PLACE (default: the shelf) again and compare; then test the emitted code itself.
 
-    Exit status 1 when anything differs or fails.
+    Where PLACE is the file of a saved network, measure its symmetries, its forces and its backends.  Exit status 1 when
+    anything differs or fails.
     """
     from rich.console import Console
 
+    if place is not None and place.is_file():
+        from irrepc.commands.check_model import check_model
+
+        if not check_model(place, Console()):
+            raise click.exceptions.Exit(1)
+        return
     from irrepc.commands.check import check as run
 
-    if not run(folder, compiled, Console()):
+    if not run(place, compiled, Console()):
         raise click.exceptions.Exit(1)
 
 

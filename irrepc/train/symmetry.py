@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from irrepc.models.checkpoint import Network
-from irrepc.models.potential import energy_and_forces
+from irrepc.models.potential import predict
+from irrepc.nn.graph import Graph
 from irrepc.train.batches import join, label
 from irrepc.train.frames import Frames
 
@@ -19,7 +21,7 @@ class RotationError:
     """The largest differences over all frames and operations."""
 
     dtype: str  # "float32", "float64"
-    operations: int  # how many, every other one with an inversion
+    operations: int  # how many
     energy: float  # eV, of a structure
     forces: float  # eV/Å, of a component
     force_scale: float  # eV/Å, root mean square of the model's force components, to compare with
@@ -30,17 +32,24 @@ def rotation_error(model: Network, frames: Frames, *, operations: int = 8, seed:
 
     Raises IrrepcError for no frames, InputError for elements that the model does not know.
     """
-    graph = join(label(frames, model)).graph
-    reference = energy_and_forces(model, graph)
+    return symmetry_error(model, join(label(frames, model)).graph, random_operations(operations, seed))
+
+
+def symmetry_error(model: Network, graph: Graph, operations: Sequence[NDArray[np.float64]]) -> RotationError:
+    """Compare the model on a graph turned by each of the orthogonal matrices with what it says of the graph itself.
+
+    Forces are those that `predict` gives: of the model's own head where it has one.
+    """
+    reference = predict(model, graph)
     energy, forces = 0.0, 0.0
-    for operation in random_operations(operations, seed):
+    for operation in operations:
         turned = torch.from_numpy(operation).to(graph.positions)
-        found = energy_and_forces(model, graph._replace(positions=graph.positions @ turned.T))
+        found = predict(model, graph._replace(positions=graph.positions @ turned.T))
         energy = max(energy, float((found.energy - reference.energy).abs().max()))
         forces = max(forces, float((found.forces - reference.forces @ turned.T).abs().max()))
     return RotationError(
         dtype=str(graph.positions.dtype).removeprefix("torch."),
-        operations=operations,
+        operations=len(operations),
         energy=energy,
         forces=forces,
         force_scale=float(reference.forces.square().mean().sqrt()),
