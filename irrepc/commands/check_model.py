@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -34,8 +33,6 @@ ATOMS = 10
 OPERATIONS = 6
 EXACT = 1e-9
 """Of the root mean square force, float64: below, a difference is rounding."""
-FAR = 100.0
-"""Å, for networks without a cutoff."""
 STEP = 1e-4
 """Å, of the finite difference."""
 SLOPE = 1e-5
@@ -77,8 +74,7 @@ def random_graph(species: tuple[int, ...], cutoff: float, atoms: int, seed: int)
     The first two lie along the polar axis of the harmonics. No pair is so near the cutoff that a small step crosses it.
     """
     generator = np.random.default_rng(seed)
-    reach = min(cutoff, FAR)
-    apart, near = max(1.0, min(reach, 6.0) / 3), 10 * STEP
+    apart, near = max(1.0, cutoff / 3), 10 * STEP
     while True:
         places = [np.zeros(3), np.array([0.0, 1.05 * apart, 0.0])]
         while len(places) < atoms:
@@ -87,10 +83,10 @@ def random_graph(species: tuple[int, ...], cutoff: float, atoms: int, seed: int)
                 places.append(place)
         points = np.array(places)
         lengths = np.linalg.norm(points[:, None] - points[None], axis=2)
-        if not (np.abs(lengths - reach) < near).any():
+        if not (np.abs(lengths - cutoff) < near).any():
             break
     numbers = generator.choice(species, size=atoms)
-    return graph_of(species_of(numbers, species), points, cutoff=reach)
+    return graph_of(species_of(numbers, species), points, cutoff=cutoff)
 
 
 def _lines(model: Potentials, file: Path) -> Iterator[Line]:
@@ -98,8 +94,8 @@ def _lines(model: Potentials, file: Path) -> Iterator[Line]:
     found = predict(model, graph)
     scale = float(found.forces.square().mean().sqrt())
     count = sum(p.numel() for p in model.parameters())
-    symbols = ", ".join(chemical_symbols[z] for z in model.species[:8]) + (", ..." if len(model.species) > 8 else "")
-    yield Line("network", f"{type(model).__name__}, {count:,} weights, {symbols}, cutoff {model.cutoff:g} Å")
+    known = ", ".join(str(z) for z in model.species[:8]) + (", ..." if len(model.species) > 8 else "")
+    yield Line("network", f"{type(model).__name__}, {count:,} weights, Z = {known}, cutoff {model.cutoff:g} Å")
     yield Line(
         "structure",
         f"{graph.num_atoms} atoms, {graph.num_edges} edges, root mean square force {scale:.2e} eV/Å; errors below are "
