@@ -12,7 +12,7 @@ from irrepc.nn.convolution import Convolution
 from irrepc.nn.graph import Index, index_of
 from irrepc.runtime.arrays import OnArrays
 from irrepc.runtime.load import load
-from tests.kernels import RECIPES
+from tests.kernels import RECIPES, convolution
 
 NODES, EDGES, CHANNELS = 5, 11, 2
 
@@ -238,3 +238,21 @@ def test_bad_operands_are_named() -> None:
             kernel(x, y.to("meta"), w, *indices, CHANNELS)
     with pytest.raises(ValueError, match="expected a CPU tensor for this backend; choose backend='torch'"):
         load(RECIPES["product"], "numba")(torch.zeros(1, 3, device="meta"), torch.zeros(1, 5, device="meta"), 1)
+
+
+@pytest.mark.parametrize("channels", [64, 33])
+def test_outputs_too_large_for_the_caches_are_written_whole(channels: int) -> None:
+    """d_w has more than 2 MiB: llvm writes it past the caches. Rows begin with a cache line at 64 channels, not at 33."""
+    edges, nodes = 4001, 50
+    generator = torch.Generator().manual_seed(0)
+    recipe = convolution("2x0e+2x1o", 1)
+    sizes = ((nodes, 4 * channels), (edges, 4), (edges, len(recipe.paths) * channels))
+    tensors = [torch.randn(size, generator=generator, requires_grad=True) for size in sizes]
+    index = [index_of(torch.randint(0, nodes, (edges,), generator=generator), nodes) for _ in range(2)]
+    found = {}
+    for backend in ("llvm", "torch"):
+        out = load(recipe, backend)(*tensors, *index, channels)
+        found[backend] = torch.autograd.grad(out, tensors, torch.ones_like(out))
+    assert found["llvm"][2].nbytes > 2**21
+    for a, b in zip(found["llvm"], found["torch"], strict=True):
+        assert largest(a, b) < 1e-5 * float(b.abs().max())
