@@ -242,7 +242,7 @@ def test_bad_operands_are_named() -> None:
 
 @pytest.mark.parametrize("channels", [64, 33])
 def test_outputs_too_large_for_the_caches_are_written_whole(channels: int) -> None:
-    """d_w has more than 2 MiB: llvm writes it past the caches. Rows begin with a cache line at 64 channels, not at 33."""
+    """d_w has more than 2 MiB: llvm writes it past the caches. Rows of 64 channels begin with a line, of 33 not."""
     edges, nodes = 4001, 50
     generator = torch.Generator().manual_seed(0)
     recipe = convolution("2x0e+2x1o", 1)
