@@ -11,18 +11,17 @@ Energies are those of the network: the mean and deviation of the training set ar
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from irrepc.errors import InputError
 from irrepc.interop.e3nn_signs import path_signs
+from irrepc.interop.plain_files import read_arrays, read_settings
 from irrepc.models.equiformer import Equiformer, ScalarReadout, TransformerBlock
 from irrepc.models.equiformer_config import EquiformerConfig
 from irrepc.nn.attention import GraphAttention, LinearValue
@@ -74,19 +73,8 @@ def load_equiformer(
 
     Raises FileNotFoundError, or InputError for files that are none, and as `equiformer_from`.
     """
-    with open(tensors, "rb") as file:
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                state = {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
-        except (ValueError, OSError, EOFError, AttributeError, TypeError) as error:
-            raise InputError(
-                f"load_equiformer: got {tensors}, which numpy cannot read as plain arrays ({type(error).__name__}); "
-                "expected a .npz; do: numpy.savez(file, **model.cpu().state_dict())"
-            ) from error
-    try:
-        given = json.loads(Path(config).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"load_equiformer: got {config}, which is no JSON: {error}; expected arguments") from error
+    state = read_arrays(tensors, "load_equiformer", "do: numpy.savez(file, **model.cpu().state_dict())")
+    given = read_settings(config, "load_equiformer", "do: json.dump of the arguments of the model's class")
     return equiformer_from(given, state, backend, signs=signs, dtype=dtype)
 
 

@@ -8,7 +8,6 @@ names of activations, which the authors' code does not read.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from irrepc.errors import InputError
+from irrepc.interop.plain_files import read_saved
 from irrepc.models.equiformer_v2 import EquiformerV2, EquiformerV2Config
 
 _CONSTANT = re.compile(
@@ -67,17 +67,8 @@ def load_equiformer_v2(path: str | Path, backend: str = "auto", *, dtype: torch.
 
     Raises InputError for a file that is none, and as `equiformer_v2_from`.
     """
-    with open(path, "rb") as file:
-        try:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
-            raise InputError(
-                f"load_equiformer_v2: got {path}, which torch cannot read as plain tensors ({type(error).__name__}); "
-                "expected a dict of config and state_dict; save it so, from Python with the authors' code"
-            ) from error
-    if not isinstance(found, dict) or not {"config", "state_dict"} <= found.keys():
-        raise InputError(f"load_equiformer_v2: got {path} without 'config' and 'state_dict'; expected a dict of both")
-    return equiformer_v2_from(found["config"], found["state_dict"], backend, dtype=dtype)
+    config, state = read_saved(path, "load_equiformer_v2", "save it so, from Python with the authors' code")
+    return equiformer_v2_from(config, state, backend, dtype=dtype)
 
 
 def equiformer_v2_from(

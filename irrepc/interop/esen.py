@@ -8,7 +8,6 @@ frequencies of the Bessel functions, which ours count in π. Stored constants (J
 from __future__ import annotations
 
 import math
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from irrepc.errors import InputError
+from irrepc.interop.plain_files import read_saved
 from irrepc.models.esen import ESEN, DirectESEN, ESENConfig
 
 _CONSTANT = re.compile(
@@ -57,17 +57,8 @@ def load_esen(path: str | Path, backend: str = "auto", *, dtype: torch.dtype = t
 
     Raises InputError for a file that is none, and as `esen_from`.
     """
-    with open(path, "rb") as file:
-        try:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
-            raise InputError(
-                f"load_esen: got {path}, which torch cannot read as plain tensors ({type(error).__name__}); expected "
-                "a dict of config and state_dict; save it so, from Python with the authors' code"
-            ) from error
-    if not isinstance(found, dict) or not {"config", "state_dict"} <= found.keys():
-        raise InputError(f"load_esen: got {path} without 'config' and 'state_dict'; expected a dict of both")
-    return esen_from(found["config"], found["state_dict"], backend, dtype=dtype)
+    config, state = read_saved(path, "load_esen", "save it so, from Python with the authors' code")
+    return esen_from(config, state, backend, dtype=dtype)
 
 
 def esen_from(

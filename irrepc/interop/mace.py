@@ -10,13 +10,11 @@ Conventions of that package which this file turns into ours (the configuration: 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +24,7 @@ from irrepc.frontend.contraction import trees
 from irrepc.interop.mace_config import arguments_of, config_from
 from irrepc.interop.nequip import rows_by_path
 from irrepc.interop.pairs import Pair, read, written
+from irrepc.interop.plain_files import read_arrays, read_settings
 from irrepc.models.mace import MACE, Interaction, Readout
 from irrepc.nn.contraction import SymmetricContraction, collapsed, spread
 from irrepc.nn.linear import Linear
@@ -74,21 +73,7 @@ def load_mace(
     Raises FileNotFoundError, or InputError for files that are none (with the remedy), and as `mace_from`.
     """
     remedy = f"do, where mace is installed, put your file for IN and run:\n{EXPORT}"
-    with open(tensors, "rb") as file:
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                state = {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
-        except (ValueError, OSError, EOFError, AttributeError, TypeError) as error:
-            raise InputError(
-                f"load_mace: got {tensors}, which numpy cannot read as plain arrays ({type(error).__name__}); expected "
-                f"a .npz; {remedy}"
-            ) from error
-    try:
-        given = json.loads(Path(config).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"load_mace: got {config}, which is no JSON: {error}; expected the model's arguments; {remedy}"
-        ) from error
+    state, given = read_arrays(tensors, "load_mace", remedy), read_settings(config, "load_mace", remedy)
     return mace_from(given, state, backend, dtype=dtype)
 
 

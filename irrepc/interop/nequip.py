@@ -9,7 +9,6 @@ The file is a dict of two entries, without pickled classes: "config", the argume
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 from irrepc.algebra.irreps import Irreps
 from irrepc.errors import InputError, require
 from irrepc.interop.pairs import Pair, read, written
+from irrepc.interop.plain_files import read_saved
 from irrepc.models.nequip import Interaction, NequIP, NequIPConfig
 from irrepc.nn.pair import ScreenedRepulsion
 from irrepc.nn.radial import ScalarMLP
@@ -63,19 +63,8 @@ def load_nequip(path: str | Path, backend: str = "auto", *, dtype: torch.dtype =
     Raises InputError for a file that is none (with the remedy), and as `nequip_from`.
     """
     remedy = f"do, where nequip is installed, put your file for IN and run:\n{EXPORT}"
-    with open(path, "rb") as file:
-        try:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
-            raise InputError(
-                f"load_nequip: got {path}, which torch cannot read as plain tensors ({type(error).__name__}); expected "
-                f"a dict of config and state_dict; {remedy}"
-            ) from error
-    if not isinstance(found, dict) or not {"config", "state_dict"} <= found.keys():
-        raise InputError(
-            f"load_nequip: got {path} without 'config' and 'state_dict'; expected a dict of both; {remedy}"
-        )
-    return nequip_from(found["config"], found["state_dict"], backend, dtype=dtype)
+    config, state = read_saved(path, "load_nequip", remedy)
+    return nequip_from(config, state, backend, dtype=dtype)
 
 
 def nequip_from(
