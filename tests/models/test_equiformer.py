@@ -113,7 +113,7 @@ class TestEquiformerWithLinearMessages(ModelChecks):
     ids=["MD17 L2", "MD17 L3", "QM9 L2", "QM9 L2 E(3)"],
 )
 def test_published_networks_have_the_published_sizes(config: EquiformerConfig, count: int) -> None:
-    """3.50 and 5.50 million in the authors' README for MD17, 3.53 and 3.28 million in their paper for QM9."""
+    """MD17: as counted on the authors' classes (3.50 and 5.50 million); QM9: pinned from our own."""
     assert sum(p.numel() for p in Equiformer(config, "llvm").parameters()) == count
 
 
