@@ -42,7 +42,9 @@ def check(folder: Path | None, compiled: bool, console: Console) -> bool:
     """
     place = folder or shelf_folder()
     if place is None or not place.is_dir():
-        raise RecipeError(f"check: got {folder or 'no shelf'}; expected the folder of a package, or of packages")
+        raise RecipeError(
+            f"check: got {folder or 'no shelf'}; expected the folder of a package, or of packages, or a saved network"
+        )
     packages = [place] if (place / NAME).is_file() else sorted(m.parent for m in place.glob(f"*/{NAME}"))
     if not packages:
         raise RecipeError(f"check: got {place}, which holds no {NAME}; expected a package, or packages in it")
