@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from irrepc.errors import InputError
 from irrepc.interop.plain_files import read_saved
 from irrepc.models.esen import ESEN, DirectESEN, ESENConfig
 
 _CONSTANT = re.compile(
-    r"(^|\.)(Jd_\d+|to_m|l_harmonic|m_harmonic|m_complex|expand_index|balance_degree_weight|offset|(to|from)_grid_mat)$"
+    r"(^|\.)(Jd_\d+|wigner_data\..*|to_m|l_harmonic|m_harmonic|m_complex|expand_index|balance_degree_weight|offset|(to|from)_grid_mat)$"
 )
-_HEADS = re.compile(r"^(?:heads?\.)?\w+\.energy_block\.")
+_HEADS = re.compile(r"^(?!backbone\.)(?:\w+\.)*energy_block\.")
 _FORCE = re.compile(r"^(?:heads?\.)?\w+\.linear\.(weight|bias)$")
 _NAMES = (
     # ours, a pattern; the authors'
@@ -69,25 +69,40 @@ def esen_from(
     The names of the heads are free in the authors' code: whatever comes before «energy_block» and «linear».
     Raises InputError for an option that we do not have, and for tensors that are missing, left over or of another size.
     """
-    left = {}
+    left = official_tensors(state)
+    direct = any(name.startswith("force.") for name in left)
+    model = (DirectESEN if direct else ESEN)(config_from(config), backend, dtype=dtype)
+    fill(model, left, official_name)
+    return model
+
+
+def official_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' weights without stored constants, their heads called «energy» and «force»."""
+    found = {}
     for name, tensor in state.items():
         name = name.removeprefix("module.")
         if not _CONSTANT.search(name):
             head = _HEADS.sub("energy.energy_block.", name)
-            left[head if name.startswith("backbone.") else _FORCE.sub(r"force.linear.\1", head)] = tensor
-    direct = any(name.startswith("force.") for name in left)
-    model = (DirectESEN if direct else ESEN)(config_from(config), backend, dtype=dtype)
+            found[head if name.startswith("backbone.") else _FORCE.sub(r"force.linear.\1", head)] = tensor
+    return found
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], names: Callable[[str], str]) -> None:
+    """Copy the authors' tensors into the weights of `model`; `names` takes our name of a weight to theirs.
+
+    Raises InputError for tensors that are missing, left over or of another size.
+    """
+    left = dict(tensors)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            theirs = official_name(name)
+            theirs = names(name)
             if theirs not in left or left[theirs].shape != parameter.shape:
                 got = tuple(left[theirs].shape) if theirs in left else "nothing"
-                raise InputError(f"esen: got {got} for {theirs}; expected {tuple(parameter.shape)}, by the arguments")
+                raise InputError(f"weights: got {got} for {theirs}; expected {tuple(parameter.shape)}, by the arguments")
             value = left.pop(theirs).to(torch.float64)
-            parameter.copy_(value / math.pi if theirs.endswith("frequencies") else value)
+            parameter.copy_(value / math.pi if theirs.endswith("rbf.frequencies") else value)
     if left:
-        raise InputError(f"esen: got tensors {sorted(left)}; expected none of these names, by the arguments")
-    return model
+        raise InputError(f"weights: got tensors {sorted(left)}; expected none of these names, by the arguments")
 
 
 def esen_state(model: ESEN | DirectESEN) -> dict[str, Tensor]:
@@ -96,7 +111,7 @@ def esen_state(model: ESEN | DirectESEN) -> dict[str, Tensor]:
     for name, parameter in model.named_parameters():
         theirs = official_name(name)
         value = parameter.detach().clone()
-        out[theirs] = value * math.pi if theirs.endswith("frequencies") else value
+        out[theirs] = value * math.pi if theirs.endswith("rbf.frequencies") else value
     return out
 
 

@@ -245,6 +245,14 @@ class Backbone(nn.Module):
 
     def forward(self, graph: Graph, frames: Tensor | None = None) -> Tensor:
         """frames: as in `ESEN`."""
+        x, edge, into, out = self.begin(graph, frames)
+        for block in self.blocks:
+            x = block(x, edge, into, out, graph)
+        y: Tensor = self.norm(x)
+        return y
+
+    def begin(self, graph: Graph, frames: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The features of atoms before the first block, and what blocks are told of edges: edge, into and out."""
         check_graph(graph, len(self.config.species), self.embedding.weight)
         n, r = directions(edge_vectors(graph))
         envelope = polynomial_cutoff(r / self.config.cutoff, ENVELOPE_POWER)
@@ -261,11 +269,7 @@ class Backbone(nn.Module):
         )
         scalars = self.embedding.weight.index_select(0, graph.species)
         x = x + F.pad(scalars, (0, x.shape[1] - scalars.shape[1]))
-        out = into * faded if self.config.envelope else into
-        for block in self.blocks:
-            x = block(x, edge, into, out, graph)
-        y: Tensor = self.norm(x)
-        return y
+        return x, edge, into, into * faded if self.config.envelope else into
 
 
 class ESEN(nn.Module):
@@ -283,7 +287,7 @@ class ESEN(nn.Module):
         super().__init__()
         self.config, self.cutoff, self.species = config, config.cutoff, config.species
         self.backbone = Backbone(config, backend)
-        self.energy = _perceptron(config.channels, config.hidden)
+        self.energy = energy_perceptron(config.channels, config.hidden)
         initialise(self, dtype, seed)
 
     def forward(self, graph: Graph, frames: Tensor | None = None) -> Tensor:
@@ -350,7 +354,8 @@ def initialise(model: nn.Module, dtype: torch.dtype, seed: int) -> None:
     model.to(dtype)
 
 
-def _perceptron(channels: int, hidden: int) -> nn.Sequential:
+def energy_perceptron(channels: int, hidden: int) -> nn.Sequential:
+    """Scalars of an atom (N, channels) -> its energy (N, 1)."""
     return nn.Sequential(
         nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
     )
