@@ -28,17 +28,12 @@ class TestUMA(ModelChecks):
 
     @classmethod
     def build(cls, dtype: torch.dtype, backend: str) -> Any:
-        return perturbed(UMA(PLAIN, backend, dtype=dtype, seed=1))
+        return perturbed(UMA(PLAIN, backend, dtype=dtype, seed=2))
 
     def test_every_weight_is_trained_by_forces_and_energies(self, model: Any) -> None:
         idle = {name for name, g in self.gradients(model).items() if not bool(g.abs().sum() > 0)}
-        last = "backbone.blocks.1."
-        orders = {f"{last}edge_wise.conv_{k}.weights.0" for k in (1, 2)}
-        # one data set and no spin is what a graph alone means
-        assert idle - {f"{last}norm_2.weight", "backbone.norm.weight"} == {
-            *orders, f"{last}atom_wise.gates.weight", f"{last}atom_wise.gates.bias", "systems.spin.frequencies",
-            "systems.charge.frequencies",
-        }  # fmt: skip
+        # a graph alone is a neutral structure without a spin: sin(0), and nothing
+        assert idle == {"systems.charge.frequencies", "systems.spin.frequencies"}
 
 
 def test_a_batch_of_one_molecule_in_different_states_is_each_state_by_itself() -> None:
