@@ -2,8 +2,8 @@
 
 The file is a dict of two entries, without pickled classes: "config", the arguments of the backbone, and "state_dict",
 its tensors and those of the heads for energy and forces. Names of modules differ, tensors do not: none is permuted or
-scaled. Stored constants (Jd, mappings, grids) are left aside; so are rates of dropout, which we do not have, and the
-names of activations, which the authors' code does not read.
+scaled. Stored constants (Jd, mappings, grids) are left aside, and the names of activations, which the authors' code
+does not read.
 """
 
 from __future__ import annotations
@@ -53,12 +53,14 @@ _NEEDED = {
     "use_atom_edge_embedding", "share_atom_edge_embedding", "use_attn_renorm", "use_gate_act", "use_grid_mlp",
     "use_sep_s2_act",
 }  # fmt: skip
-_OPTIONAL = {"grid_resolution", "use_m_share_rad", "avg_num_nodes", "avg_degree"}
+_OPTIONAL = {
+    "grid_resolution", "use_m_share_rad", "avg_num_nodes", "avg_degree", "alpha_drop", "drop_path_rate", "proj_drop",
+}  # fmt: skip
 _REFUSED = ("use_s2_act_attn", "use_energy_lin_ref", "load_energy_lin_ref")
 _IGNORED = {
     "use_pbc", "use_pbc_single", "regress_forces", "otf_graph", "max_neighbors", "enforce_max_neighbors_strictly",
-    "num_sphere_samples", "distance_function", "num_distance_basis", "attn_activation", "ffn_activation", "alpha_drop",
-    "drop_path_rate", "proj_drop", "weight_init", "activation_checkpoint",
+    "num_sphere_samples", "distance_function", "num_distance_basis", "attn_activation", "ffn_activation",
+    "weight_init", "activation_checkpoint",
 }  # fmt: skip
 
 
@@ -131,7 +133,10 @@ def config_from(config: Mapping[str, Any]) -> EquiformerV2Config:
     activation = "gate" if given["use_gate_act"] else "separable_s2" if separable else "s2"
     on_grid = "separable_grid" if separable else "grid"
     shared = "shared" if given["share_atom_edge_embedding"] else "own"
-    averages = {"avg_degree": "neighbours", "avg_num_nodes": "atoms"}
+    numbers = {
+        "avg_degree": "neighbours", "avg_num_nodes": "atoms", "alpha_drop": "alpha_drop", "proj_drop": "proj_drop",
+        "drop_path_rate": "path_drop",
+    }  # fmt: skip
     return EquiformerV2Config(
         species=tuple(range(int(given["max_num_elements"]))),
         cutoff=float(given["max_radius"]),
@@ -152,5 +157,5 @@ def config_from(config: Mapping[str, Any]) -> EquiformerV2Config:
         edge_embedding=shared if given["use_atom_edge_embedding"] else "none",
         renorm=bool(given["use_attn_renorm"]),
         grid=int(given.get("grid_resolution") or 0),
-        **{ours: float(given[theirs]) for theirs, ours in averages.items() if given.get(theirs) is not None},
+        **{ours: float(given[theirs]) for theirs, ours in numbers.items() if given.get(theirs) is not None},
     )

@@ -98,7 +98,8 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], names: Callable[[str],
             theirs = names(name)
             if theirs not in left or left[theirs].shape != parameter.shape:
                 got = tuple(left[theirs].shape) if theirs in left else "nothing"
-                raise InputError(f"weights: got {got} for {theirs}; expected {tuple(parameter.shape)}, by the arguments")
+                wanted = tuple(parameter.shape)
+                raise InputError(f"weights: got {got} for {theirs}; expected {wanted}, by the arguments")
             value = left.pop(theirs).to(torch.float64)
             parameter.copy_(value / math.pi if theirs.endswith("rbf.frequencies") else value)
     if left:

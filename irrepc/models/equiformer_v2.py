@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from irrepc.errors import InputError
 from irrepc.nn.degree_norm import NORMS, degree_norm
+from irrepc.nn.dropout import ChannelDropout, PathDropout
 from irrepc.nn.frames import directions, frame_quaternions
 from irrepc.nn.graph import Graph, check_graph, edge_vectors
 from irrepc.nn.harmonics import SphericalHarmonics
@@ -35,6 +36,7 @@ from irrepc.nn.so3_linear import SO3Linear, degrees_of_components
 BASIS_SIZE = 600
 """Gaussians of the distance, σ twice their spacing: fixed in the authors' code."""
 FEED_FORWARDS = (*ACTIVATIONS, "grid", "separable_grid")
+DROPS = ("alpha_drop", "proj_drop", "path_drop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class EquiformerV2Config:
     renorm              whether the scalars of scores are normalised
     grid                rings and points on a ring, an even number; 0 takes the network's own, which is coarse
     neighbours, atoms   averages in the training set, by which the first sum over neighbours and the energy are divided
+    alpha_drop, proj_drop, path_drop   rates of attention weights, channels of a branch, and whole branches, dropped in
+                        training; the published networks were trained with 0.1, 0 and 0.1
     """
 
     species: tuple[int, ...]
@@ -81,6 +85,9 @@ class EquiformerV2Config:
     grid: int = 18
     neighbours: float = 23.395238876342773
     atoms: float = 77.81317
+    alpha_drop: float = 0.0
+    proj_drop: float = 0.0
+    path_drop: float = 0.0
 
     def __post_init__(self) -> None:
         count = len(self.species)
@@ -97,6 +104,7 @@ class EquiformerV2Config:
             *((n, math.isfinite(getattr(self, n)) and getattr(self, n) > 0, "a finite number > 0") for n in positive),
             ("mmax", 0 <= self.mmax <= self.lmax, "an integer 0 <= mmax <= lmax"),
             *((name, getattr(self, name) in among, f"one of {', '.join(among)}") for name, among in choices.items()),
+            *((n, 0 <= getattr(self, n) < 1, "a rate from 0 to 1, 1 excluded") for n in DROPS),
             ("grid", self.grid % 2 == 0 and (self.grid == 0 or self.grid > 2 * self.lmax), "0, or even and > 2 lmax"),
         )
         for name, kept, expected in rules:
@@ -108,7 +116,7 @@ class EquiformerV2Config:
         """What its attentions share."""
         return AttentionShape(
             self.lmax, self.mmax, self.channels, self.hidden, self.heads, self.alpha, self.value, self.edge_channels,
-            self.activation, self.radial, self.renorm,
+            self.activation, self.radial, self.renorm, self.alpha_drop,
         )  # fmt: skip
 
 
@@ -203,12 +211,18 @@ class Block(nn.Module):
         self.attention = attention
         self.norm_2 = degree_norm(config.norm, config.lmax, config.channels)
         self.feed_forward = FeedForward(config, config.channels, grid)
+        self.path, self.drop = PathDropout(config.path_drop), ChannelDropout(config.channels, config.proj_drop)
 
     def forward(self, x: Tensor, edge: Tensor, into: Tensor, out: Tensor, graph: Graph) -> Tensor:
         """x (N, (lmax+1)²·channels) -> the same shape; the rest as in SO2Attention."""
-        x = x + self.attention(self.norm_1(x), edge, into, out, graph)
-        y: Tensor = x + self.feed_forward(self.norm_2(x))
+        x = x + self.dropped(self.attention(self.norm_1(x), edge, into, out, graph), graph)
+        y: Tensor = x + self.dropped(self.feed_forward(self.norm_2(x)), graph)
         return y
+
+    def dropped(self, branch: Tensor, graph: Graph) -> Tensor:
+        """A branch as it is in evaluation; in training some structures go without it, others without some channels."""
+        out: Tensor = self.drop(self.path([branch], graph.batch, graph.num_graphs)[0])
+        return out
 
 
 class Features(NamedTuple):
@@ -227,6 +241,8 @@ class EquiformerV2(nn.Module):
     backend  of the compiled layers: "torch", "llvm", ... or "auto" (by the device); no part of the weights
     dtype    of the weights and the arithmetic
     seed     of the weights, drawn as the authors' code draws those of the published networks
+
+    A new network is in evaluation mode; dropouts act after `train()`.
     """
 
     sizes: Tensor
@@ -253,22 +269,25 @@ class EquiformerV2(nn.Module):
             own = config.edge_embedding == "own"
             return EdgeScalars(BASIS_SIZE, count, config.edge_channels) if own else GivenScalars(self.scalars.size)
 
-        def attention(channels_out: int) -> SO2Attention:
-            return SO2Attention(config.shape, channels_out, scalars(), edges, backend)
+        def attention(channels_out: int, alpha_drop: float) -> SO2Attention:
+            shape = replace(config.shape, alpha_drop=alpha_drop)
+            return SO2Attention(shape, channels_out, scalars(), edges, backend)
 
         self.matrices = FrameMatrices(lmax, mmax, backend)
         self.embedding = nn.Embedding(count, channels)
         self.degree = DegreeEmbedding(config, scalars(), backend)
-        self.blocks = nn.ModuleList(Block(config, attention(channels), atoms) for _ in range(config.layers))
+        attentions = [attention(channels, config.alpha_drop) for _ in range(config.layers)]
+        self.blocks = nn.ModuleList(Block(config, layer, atoms) for layer in attentions)
         self.norm = degree_norm(config.norm, lmax, channels)
         self.energy = FeedForward(config, 1, atoms)
-        self.force = attention(1)
+        self.force = attention(1, 0.0)
         # 2l+1 of each component, and of each number of the kept rows of D: whole numbers, which every dtype holds
         degrees = degrees_of_components(lmax)
         kept = [2 * l + 1 for l in range(lmax + 1) for _ in range((2 * min(l, mmax) + 1) * (2 * l + 1))]
         self.register_buffer("sizes", (2 * degrees + 1).to(torch.get_default_dtype()), persistent=False)
         self.register_buffer("kept_sizes", torch.tensor(kept, dtype=torch.get_default_dtype()), persistent=False)
         self.reset(dtype, seed)
+        self.eval()
 
     def forward(self, graph: Graph, frames: Tensor | None = None) -> Tensor:
         """Energies (N,) of the atoms, eV, in the dtype of the weights.

@@ -87,7 +87,7 @@ class Systems(NamedTuple):
         names = model.config.datasets
         if dataset is not None and dataset not in names:
             raise InputError(f"uma: got data set {dataset!r}; expected one of {', '.join(names) or 'none'}")
-        like = model.energy[0].weight
+        like = model.systems.mix.weight
         return Systems(
             like.new_tensor([charge]),
             like.new_tensor([spin]),
@@ -178,7 +178,8 @@ class UMA(nn.Module):
         systems = self._checked(Systems.of(self) if systems is None else systems, graph.num_graphs)
         backbone = self.backbone
         x, edge, into, out = backbone.begin(graph)
-        known = F.pad(self.systems(systems).index_select(0, graph.batch), (0, x.shape[1] - self.config.network.channels))
+        known = self.systems(systems).index_select(0, graph.batch)
+        known = F.pad(known, (0, x.shape[1] - known.shape[1]))
         x = x + known
         for block in backbone.blocks:
             assert isinstance(block, Block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,6 +50,25 @@ class PathDropout(nn.Module):
     def extra_repr(self) -> str:
         """For repr."""
         return f"rate={self.rate}"
+
+
+class ChannelDropout(nn.Module):
+    """In training a channel of an atom is dropped, all its components at once, with this probability."""
+
+    def __init__(self, channels: int, rate: float) -> None:
+        super().__init__()
+        self.channels, self.rate = channels, check_rate("channel dropout", rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, components·channels), channels fast -> the same shape."""
+        if not self.training or not self.rate:
+            return x
+        kept = F.dropout(x.new_ones(x.shape[0], 1, self.channels), self.rate)
+        return (torch.unflatten(x, 1, (-1, self.channels)) * kept).flatten(1)
+
+    def extra_repr(self) -> str:
+        """For repr."""
+        return f"{self.channels} channels, rate={self.rate}"
 
 
 def check_rate(what: str, rate: float) -> float:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from irrepc.errors import InputError
 from irrepc.nn.attention import edge_softmax
 from irrepc.nn.degree_norm import EPSILON
+from irrepc.nn.dropout import check_rate
 from irrepc.nn.graph import Graph
 from irrepc.nn.radial import RadialMLP
 from irrepc.nn.s2_grid import OrderS2Activation, S2Grid
@@ -40,6 +41,7 @@ class AttentionShape:
     activation     one of ACTIVATIONS; with s2 alone no gates come out of the first convolution
     weights        radial weights for each "order" and degree, or for each "degree" only
     renorm         whether the scalars of a score are normalised
+    alpha_drop     rate at which attention weights are dropped in training
     """
 
     lmax: int
@@ -53,10 +55,12 @@ class AttentionShape:
     activation: str
     weights: str
     renorm: bool
+    alpha_drop: float = 0.0
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise InputError(f"attention: got activation {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+        check_rate("attention: alpha_drop", self.alpha_drop)
 
     @property
     def gates(self) -> int:
@@ -128,6 +132,7 @@ class SO2Attention(nn.Module):
         self.dot = nn.Parameter(torch.empty(shape.heads, shape.alpha))
         self.rotate_back = RotateBack(lmax, mmax, values, heads=shape.heads, backend=backend)
         self.projection = SO3Linear(lmax, values, channels_out)
+        self.alpha_drop = shape.alpha_drop
         self._cut = [scores, shape.gates]
         self.reset()
 
@@ -146,7 +151,9 @@ class SO2Attention(nn.Module):
         extra, y = self.conv_1(self.rotate(h, into, graph.senders, graph.receivers, weights))
         scores, gates = extra.split_with_sizes(self._cut, 1)
         _, v = self.conv_2(self.activation(y, gates if gates.shape[1] else None))
-        messages = self.rotate_back(v, out, graph.receivers, self.attention(scores, graph))
+        alpha = self.attention(scores, graph)
+        alpha = F.dropout(alpha, self.alpha_drop, self.training) if self.alpha_drop else alpha
+        messages = self.rotate_back(v, out, graph.receivers, alpha)
         projected: Tensor = self.projection(messages)
         return projected
 

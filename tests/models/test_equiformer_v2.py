@@ -222,6 +222,23 @@ def test_the_energy_is_divided_by_the_average_number_of_atoms() -> None:
     torch.testing.assert_close(one(graph), 2 * two(graph), rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("rate", ["alpha_drop", "proj_drop", "path_drop"])
+def test_dropouts_act_in_training_and_keep_the_symmetry(rate: str) -> None:
+    atoms, (copy, turn) = structures()["ethanol"], turned(structures()["ethanol"], 4)
+    model = perturbed(EquiformerV2(replace(SMALL, **{rate: 0.4}), "torch", dtype=torch.float64, seed=3))
+    plain = perturbed(EquiformerV2(SMALL, "torch", dtype=torch.float64, seed=3))
+
+    def forces(network: EquiformerV2, of: Atoms) -> Tensor:
+        torch.manual_seed(7)
+        return predict(network, graph_of_atoms(of, cutoff=3.0, species=(1, 6, 8))).forces
+
+    assert torch.equal(forces(model, atoms), forces(plain, atoms)), "a new network is in evaluation mode"
+    model.train()
+    dropped = forces(model, atoms)
+    assert not torch.allclose(dropped, forces(plain, atoms))
+    torch.testing.assert_close(forces(model, copy), dropped @ turn.T, rtol=1e-9, atol=1e-12)
+
+
 def test_the_seed_decides_the_weights_and_nothing_else_does() -> None:
     torch.manual_seed(0)
     a = EquiformerV2(SMALL, "torch", seed=1)

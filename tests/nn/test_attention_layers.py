@@ -13,7 +13,7 @@ from irrepc.nn.attention import edge_softmax, edges_of
 from irrepc.nn.block_linear import BlockLinear, apart, together
 from irrepc.nn.depthwise import Depthwise, DepthwiseProduct, DepthwiseSum
 from irrepc.nn.distance_bases import EnvelopedBessel, ExponentialBasis, RadialProfile, TrainedGaussians
-from irrepc.nn.dropout import EquivariantDropout, PathDropout
+from irrepc.nn.dropout import ChannelDropout, EquivariantDropout, PathDropout
 from irrepc.nn.gate import Gate
 from irrepc.nn.graph import Graph, graph_from_edges, index_of
 from irrepc.nn.linear import Linear
@@ -183,6 +183,11 @@ def test_dropouts_drop_whole_copies_and_whole_structures() -> None:
     branch = torch.stack([path(ones, batch, 3)[1].view(6, 3, 40) for _ in range(20)])
     assert {float(v) for v in branch.unique()} == {0.0, 2.0}
     assert torch.equal(branch[:, 0::2], branch[:, 1::2])
+    channels = ChannelDropout(50, 0.2)
+    kept = channels(torch.ones(30, 4 * 50)).view(30, 4, 50)
+    assert torch.equal(kept[:, 0], kept[:, 3])
+    assert {round(float(v), 6) for v in kept.unique()} == {0.0, 1.25}
+    assert torch.equal(channels.eval()(ones[0]), ones[0])
     for module in (layer.eval(), path.eval()):
         assert (module(ones) if module is layer else module(ones, batch, 3)) is ones
     with pytest.raises(InputError, match="rate 1"):
