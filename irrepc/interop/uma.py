@@ -7,6 +7,7 @@ its tensors and those of the energy's head. What it shares with eSEN is read as 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,11 @@ def config_from(config: Mapping[str, Any]) -> UMAConfig:
     given |= {"mlp_type": given.pop("ff_type"), "use_envelope": True}
     given.setdefault("distance_function", "gaussian")
     return UMAConfig(
-        esen.config_from(given),
-        _KINDS[kind],
-        tuple(_merged(config)) if config.get("use_dataset_embedding", True) else (),
-        _span(config.get("charge_balanced_channels")),
-        _span(config.get("spin_balanced_channels")),
+        **asdict(esen.config_from(given)),
+        embedding=_KINDS[kind],
+        datasets=tuple(_merged(config)) if config.get("use_dataset_embedding", True) else (),
+        charge_channels=_span(config.get("charge_balanced_channels")),
+        spin_channels=_span(config.get("spin_balanced_channels")),
     )
 
 

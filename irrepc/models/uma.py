@@ -36,37 +36,35 @@ NO_SPIN = -100.0
 
 
 @dataclass(frozen=True, slots=True)
-class UMAConfig:
-    """What defines a UMA network, but for its weights.
+class UMAConfig(ESENConfig):
+    """What defines a UMA network, but for its weights: what defines an eSEN network, gaussian and fading, and
 
-    network          the eSEN network; its basis is gaussian and its messages fade at the cutoff
     embedding        of charge and spin: waves, affine or table
     datasets         names of data sets, each with a vector of its own; none: the vector s does without
     charge_channels  first l = 0 channel, and the one after the last, whose sum over a structure is its charge
     spin_channels    the same for its spin less one
     """
 
-    network: ESENConfig
     embedding: str = "waves"
     datasets: tuple[str, ...] = ()
     charge_channels: tuple[int, int] = (0, 0)
     spin_channels: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
-        channels = self.network.channels
-        spans = {name: getattr(self, name) for name in ("charge_channels", "spin_channels")}
+        ESENConfig.__post_init__(self)
+        channels = self.channels
+        spans = [(name, getattr(self, name)) for name in ("charge_channels", "spin_channels")]
         rules = (
-            ("network.basis", self.network.basis, self.network.basis == "gaussian", "gaussian"),
-            ("network.envelope", self.network.envelope, self.network.envelope, "True"),
-            ("network.channels", channels, channels % 2 == 0, "an even number: sines and cosines"),
-            ("embedding", self.embedding, self.embedding in EMBEDDINGS, f"one of {', '.join(EMBEDDINGS)}"),
-            ("datasets", self.datasets, len(set(self.datasets)) == len(self.datasets), "distinct names"),
-            *((name, span, 0 <= span[0] <= span[1] <= channels, f"0 <= first <= end <= {channels}")
-              for name, span in spans.items()),
-        )  # fmt: skip
-        for name, got, kept, expected in rules:
+            ("basis", self.basis == "gaussian", "gaussian"),
+            ("envelope", self.envelope, "True"),
+            ("channels", channels % 2 == 0, "an even number: sines and cosines"),
+            ("embedding", self.embedding in EMBEDDINGS, f"one of {', '.join(EMBEDDINGS)}"),
+            ("datasets", len(set(self.datasets)) == len(self.datasets), "distinct names"),
+            *((n, len(s) == 2 and 0 <= s[0] <= s[1] <= channels, f"0 <= first <= end <= {channels}") for n, s in spans),
+        )
+        for name, kept, expected in rules:
             if not kept:
-                raise InputError(f"UMAConfig: got {name} = {got!r}; expected {expected}")
+                raise InputError(f"UMAConfig: got {name} = {getattr(self, name)!r}; expected {expected}")
 
 
 class Systems(NamedTuple):
@@ -132,7 +130,7 @@ class SystemEmbedding(nn.Module):
 
     def __init__(self, config: UMAConfig) -> None:
         super().__init__()
-        size = config.network.channels
+        size = config.channels
         self.charge = NumberEmbedding(config.embedding, size, CHARGES, absent=False)
         self.spin = NumberEmbedding(config.embedding, size, SPINS, absent=True)
         self.dataset_embedding = nn.Embedding(len(config.datasets), size) if config.datasets else None
@@ -157,11 +155,10 @@ class UMA(nn.Module):
         self, config: UMAConfig, backend: str = "auto", *, dtype: torch.dtype = torch.float32, seed: int = 0
     ) -> None:
         super().__init__()
-        network = config.network
-        self.config, self.cutoff, self.species = config, network.cutoff, network.species
-        self.backbone = Backbone(network, backend)
+        self.config, self.cutoff, self.species = config, config.cutoff, config.species
+        self.backbone = Backbone(config, backend)
         self.systems = SystemEmbedding(config)
-        self.energy = energy_perceptron(network.channels, network.hidden)
+        self.energy = energy_perceptron(config.channels, config.hidden)
         initialise(self, dtype, seed)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -185,7 +182,7 @@ class UMA(nn.Module):
             assert isinstance(block, Block)
             x = x + block.edge_wise(block.norm_1(x) + known, edge, into, out, graph)
             x = self._balanced(x + block.atom_wise(block.norm_2(x)), systems, graph)
-        scalars = backbone.norm(x)[:, : self.config.network.channels]
+        scalars = backbone.norm(x)[:, : self.config.channels]
         energies: Tensor = self.energy(scalars)
         return energies.squeeze(-1)
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from irrepc.errors import InputError
-from irrepc.models.esen import ESENConfig
 from irrepc.models.potential import energy_and_forces
 from irrepc.models.uma import UMA, Systems, UMAConfig, UMAOf
 from irrepc.nn.graph import batch
@@ -15,10 +14,10 @@ from irrepc.nn.neighbours import graph_of_atoms
 from tests.model_checks import ModelChecks, structures
 from tests.models.test_esen import perturbed
 
-NETWORK = ESENConfig(
-    species=(1, 6, 8), cutoff=3.0, layers=2, channels=4, hidden=3, edge_channels=4, lmax=2, mmax=1, basis_size=5
-)
-PLAIN = UMAConfig(NETWORK, datasets=("omol", "omat"))
+PLAIN = UMAConfig(
+    species=(1, 6, 8), cutoff=3.0, layers=2, channels=4, hidden=3, edge_channels=4, lmax=2, mmax=1, basis_size=5,
+    datasets=("omol", "omat"),
+)  # fmt: skip
 SMALL = replace(PLAIN, charge_channels=(0, 1), spin_channels=(1, 3))
 
 
@@ -65,9 +64,10 @@ def test_held_channels_sum_to_charge_and_spin() -> None:
         ({"embedding": "words"}, "one of waves, affine, table"),
         ({"datasets": ("a", "a")}, "distinct"),
         ({"charge_channels": (3, 9)}, "<= 4"),
-        ({"network": replace(NETWORK, envelope=False)}, "envelope"),
-        ({"network": replace(NETWORK, channels=5)}, "even"),
-        ({"network": replace(NETWORK, basis="bessel")}, "gaussian"),
+        ({"envelope": False}, "envelope"),
+        ({"channels": 5}, "even"),
+        ({"basis": "bessel"}, "gaussian"),
+        ({"lmax": 0, "mmax": 0}, "lmax = 0"),
     ],
 )
 def test_configurations_it_refuses(change: dict[str, Any], says: str) -> None:
