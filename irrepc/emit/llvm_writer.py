@@ -162,12 +162,16 @@ class Writer:
         return self.real if lanes == 1 else f"<{lanes} x {self.real}>"
 
     def constant(self, value: Surd, lanes: int) -> str:
+        """A literal in every lane."""
+        return self.splat(self.bits(value), lanes, str(value))
+
+    def bits(self, value: Surd) -> str:
         """A literal, rounded once."""
         number = float(value)
         if self.real == "float":
             number = struct.unpack("f", struct.pack("f", number))[0]
         bits = struct.unpack("<Q", struct.pack("<d", number))[0]
-        return self.splat(f"0x{bits:016X}", lanes, str(value))
+        return f"0x{bits:016X}"
 
     def splat(self, value: str, lanes: int, note: str = "") -> str:
         """A number in every lane."""

@@ -1,0 +1,334 @@
+"""LLVM text of long kernels: what they compute stands in constant tables, and short loops go through the tables.
+
+Unrolled code grows with the number of terms, and so does the time to compile it.  Beyond UNROLLED terms a block is
+printed as data instead: every number or row of channels that it reads or writes has a place, numbered once, and a
+statement is a line of a table: the place of its target and, for each term, a coefficient and the places of its factors.
+Statements of a stage that look alike (how they end, how many scalars and how many rows of channels a term multiplies)
+form a run, and one loop serves the run.  Derivatives need nothing of their own: they are blocks like any other.
+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from irrepc.emit.llvm_writer import Writer, reduction
+from irrepc.ir.block import Block, Stage, Statement
+from irrepc.ir.kernel import Axes, Operand, Ref, Term
+
+UNROLLED = 24_000
+"""Terms of one function that are still unrolled: about ten seconds of compilation, and half a megabyte of code."""
+WIDE = 4
+"""Vectors of channels that a step of a table works on at once: its places are looked up once for all of them."""
+
+
+def is_long(block: Block) -> bool:
+    """True when a block is to be a table; loops over two axes at once (dense linear maps) are short and never are."""
+    terms = sum(len(s.terms) for stage in block.stages for s in stage.statements)
+    return terms > UNROLLED and all(len(stage.axes) < 2 for stage in block.stages)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Statements of one stage that end alike and whose terms look alike.
+
+    axes     of the stage: none, or the channels
+    verb     "let", "store", "add" or "sum"; "total": added up over the channels, then to a number of an output
+    scalars  how many numbers a term multiplies, beside its coefficient
+    rows     how many rows of channels it multiplies
+    first    number of the first statement, of the first term, and of its first factor in the tables
+    """
+
+    axes: Axes
+    verb: str
+    scalars: int
+    rows: int
+    statements: tuple[Statement, ...]
+    first: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(slots=True)
+class Table:
+    """The places and tables of a block, and the code that runs through them.
+
+    places  of every input and output component and every scalar register
+    held    for each stage the places of what lives in its loop only: registers with channels, then partial sums
+    starts  the first place of each operand, of "numbers", "rows" and "sums"; "end"
+    """
+
+    name: str
+    block: Block
+    operands: tuple[Operand, ...]
+    axes: dict[Ref, Axes]
+    places: dict[Ref, int] = field(default_factory=dict)
+    held: list[dict[Ref, int]] = field(default_factory=list)
+    starts: dict[str, int] = field(default_factory=dict)
+    runs: list[tuple[Run, ...]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def of(name: str, block: Block, operands: tuple[Operand, ...]) -> Table:
+        """Number the places and the runs. operands: the inputs that are used, and the outputs."""
+        axes = {Ref(o.name, i): a for o in block.kernel.operands.values() for i, a in enumerate(o.components)}
+        table = Table(name, block, operands, axes)
+        table._number()
+        table._collect()
+        return table
+
+    # ── places and runs ──────────────────────────────────────────────────────────────────────────
+
+    def _number(self) -> None:
+        """Places, in order of addresses; registers with channels and partial sums are those of one stage at a time."""
+        count = 0
+        for o in self.operands:
+            self.starts[o.name] = count
+            self.places |= {Ref(o.name, i): count + i for i in range(o.size)}
+            count += o.size
+        locals_ = [s for stage in self.block.stages for s in stage.statements if s.target not in self.places]
+        numbers = dict.fromkeys(s.target for s in locals_ if not self.axes[s.target])
+        self.starts["numbers"] = count  # the first is 1
+        self.places |= {r: count + 1 + i for i, r in enumerate(numbers)}
+        count += 1 + len(numbers)
+        self.starts["rows"] = count  # the first is all 1
+        rows = [[s.target for s in stage.statements if s.verb == "let" and stage.axes] for stage in self.block.stages]
+        self.starts["sums"] = start = count + 1 + max(map(len, rows), default=0)
+        self.held = [{r: count + 1 + i for i, r in enumerate(here)} for here in rows]
+        for here, stage in zip(self.held, self.block.stages, strict=True):
+            here |= {r: start + i for i, r in enumerate(_sums(stage))}
+        self.starts["end"] = start + max((len(_sums(stage)) for stage in self.block.stages), default=0)
+
+    def _collect(self) -> None:
+        """Runs, stage by stage: definitions first, then by what they look like."""
+        statements = terms = factors = 0
+        for stage in self.block.stages:
+            levels: dict[Ref, int] = {}
+            looks = []
+            for s in stage.statements:
+                level = max((levels[f] + 1 for t in s.terms for f in t.factors if f in levels), default=0)
+                if s.verb == "let":
+                    levels[s.target] = level
+                looks.append((level, *self._look(stage, s)))
+            order = sorted(range(len(looks)), key=lambda i: looks[i])
+            runs = []
+            for look, numbers in groupby(order, key=lambda i: looks[i]):
+                chosen = tuple(stage.statements[i] for i in numbers)
+                _, verb, scalars, rows = look
+                run = Run(stage.axes, verb, scalars, rows, chosen, (statements, terms, factors))
+                runs.append(run)
+                n = sum(len(s.terms) for s in chosen)
+                statements, terms, factors = statements + len(chosen), terms + n, factors + n * (scalars + rows)
+            self.runs.append(tuple(runs))
+
+    def _look(self, stage: Stage, s: Statement) -> tuple[str, int, int]:
+        """Verb, scalars and rows of a statement's longest terms."""
+        rows = max(sum(bool(self.axes[f]) for f in t.factors) for t in s.terms)
+        scalars = max(sum(not self.axes[f] for f in t.factors) for t in s.terms)
+        verb = "total" if s.verb == "add" and stage.axes and not self.axes[s.target] else s.verb
+        return verb, scalars, max(rows, len(stage.axes))
+
+    # ── constants ────────────────────────────────────────────────────────────────────────────────
+
+    def constants(self, w: Writer) -> str:
+        """The tables, as constants that stand before the function; a comment names each target."""
+        targets: list[str] = []
+        ends = ["i32 0"]
+        coefficients: list[str] = []
+        factors: list[str] = []
+        summed: list[str] = []
+        terms = 0
+        for stage, runs, held in zip(self.block.stages, self.runs, self.held, strict=True):
+            places = self.places | held
+            summed += [f"i32 {self.places[r]}" for r in _sums(stage)]
+            for run in runs:
+                for s in run.statements:
+                    terms += len(s.terms)
+                    label = w.operands[s.target.operand].label(s.target.component)
+                    note = f"  ; {s.target} {label}".rstrip()
+                    targets.append(f"i32 {places[s.target]},{note}")
+                    ends.append(f"i32 {terms}")
+                    coefficients.append(" ".join(f"{w.real} {w.bits(t.coeff)}," for t in s.terms) + note)
+                    factors.append(" ".join(f"i32 {p}," for t in s.terms for p in self._factors(run, t, places)) + note)
+        kinds = [f"i32 {self._kinds.index(a)}" for o in self.operands for a in o.components]
+        return "\n".join(
+            (
+                _constant(f"{self.name}.kinds", "i32", len(kinds), kinds),
+                _constant(f"{self.name}.targets", "i32", len(targets), targets),
+                _constant(f"{self.name}.ends", "i32", len(ends), ends),
+                _constant(f"{self.name}.coefficients", w.real, terms, coefficients),
+                _constant(f"{self.name}.factors", "i32", self._count_of_factors, factors),
+                _constant(f"{self.name}.summed", "i32", len(summed), summed),
+            )
+        )
+
+    def _factors(self, run: Run, t: Term, places: dict[Ref, int]) -> Iterator[int]:
+        """The places of a term's factors, numbers first, filled up with ones."""
+        numbers = [places[f] for f in t.factors if not self.axes[f]]
+        rows = [places[f] for f in t.factors if self.axes[f]]
+        yield from (*numbers, *[self.starts["numbers"]] * (run.scalars - len(numbers)))
+        yield from (*rows, *[self.starts["rows"]] * (run.rows - len(rows)))
+
+    @property
+    def _count_of_factors(self) -> int:
+        return sum(
+            len(s.terms) * (run.scalars + run.rows) for runs in self.runs for run in runs for s in run.statements
+        )
+
+    @property
+    def _kinds(self) -> list[Axes]:
+        return list(dict.fromkeys(a for o in self.operands for a in o.components))
+
+    # ── code ─────────────────────────────────────────────────────────────────────────────────────
+
+    def prepare(self, w: Writer) -> None:
+        """Once in a call: where components begin in a row, and the places of everything else."""
+        starts, kinds = self.starts, self._kinds
+        w.slots.append(f"  %places = alloca [{starts['end']} x ptr]")
+        w.slots.append(f"  %offsets = alloca [{starts['numbers']} x i64]")
+        w.slots.append(f"  %extents = alloca [{max(1, len(kinds))} x i64]")
+        numbers = starts["rows"] - starts["numbers"]
+        w.slots.append(f"  %numbers = alloca [{numbers} x {w.real}], align 64")
+        wide = WIDE * w.lanes[0]
+        sums = starts["end"] - starts["sums"]
+        w.slots.append(f"  %sums = alloca [{max(1, sums * wide)} x {w.real}], align 64")
+        for i, axes in enumerate(kinds):
+            w.do(f"store i64 {w.volume({axes: 1})}, ptr {_at(w, 'i64', '%extents', str(i))}")
+        for o in self.operands:
+            total = w.slot("i64", "total")
+            w.do(f"store i64 0, ptr {total}")
+            with w.loop("0", str(o.size), 1, "k") as k:
+                number = w.plus(k, str(starts[o.name]))
+                before = w.op(f"load i64, ptr {total}")
+                w.do(f"store i64 {before}, ptr {_at(w, 'i64', '%offsets', number)}")
+                kind = _number(w, f"@{self.name}.kinds", number)
+                extent = w.op(f"load i64, ptr {_at(w, 'i64', '%extents', kind)}")
+                w.do(f"store i64 {w.plus(before, extent)}, ptr {total}")
+        # As many channels as all axes have together hold any of them; every row begins on a cache line.
+        channels = "0"
+        for a in w.kernel.channels:
+            channels = w.plus(channels, f"%{a}")
+        wider = w.plus(channels, str(wide - 1))
+        width = w.op(f"and i64 {wider}, {-wide}", "width")
+        count = starts["sums"] - starts["rows"]
+        rows = w.op(f"alloca {w.real}, i64 {w.times(width, str(count))}, align 64", "rows")
+        w.do(f"store {w.real} 1.0, ptr %numbers")
+        with w.loop("0", width, 1, "k") as k:
+            w.do(f"store {w.real} 1.0, ptr {_at(w, w.real, rows, k)}")
+        for first, size, base, stride in (
+            ("numbers", numbers, "%numbers", "1"),
+            ("rows", count, rows, width),
+            ("sums", sums, "%sums", str(wide)),
+        ):
+            with w.loop("0", str(size), 1, "k") as k:
+                place = _at(w, w.real, base, w.times(k, stride))
+                w.do(f"store ptr {place}, ptr {_at(w, 'ptr', '%places', w.plus(k, str(starts[first])))}")
+
+    def compute(self, w: Writer, rows: dict[str, str]) -> None:
+        """One row of the loop: the places of its operands, then stage after stage."""
+        for o in self.operands:
+            with w.loop("0", str(o.size), 1, "k") as k:
+                number = w.plus(k, str(self.starts[o.name]))
+                offset = w.op(f"load i64, ptr {_at(w, 'i64', '%offsets', number)}")
+                w.do(f"store ptr {_at(w, w.real, rows[o.name], offset)}, ptr {_at(w, 'ptr', '%places', number)}")
+        done = 0
+        for stage, runs in zip(self.block.stages, self.runs, strict=True):
+            if stage.axes:
+                done = self._loops(w, stage, runs, done)
+            else:
+                for run in runs:
+                    self._run(w, run, "0", 1)
+
+    def _loops(self, w: Writer, stage: Stage, runs: tuple[Run, ...], done: int) -> int:
+        """Channels by four vectors, by one, by fewer; then the sums over them."""
+        (axis,) = stage.axes
+        wide, count = WIDE * w.lanes[0], len(_sums(stage))
+        if count:
+            size = count * wide * w.bytes
+            w.do(f"call void @llvm.memset.p0.i64(ptr align 64 %sums, i8 0, i64 {size}, i1 false)")
+        start = "0"
+        for lanes in (wide, *w.lanes):
+            stop = f"%{axis}" if lanes == 1 else w.op(f"and i64 %{axis}, {-lanes}", "whole")
+            with w.loop(start, stop, lanes, axis) as i:
+                for run in runs:
+                    self._run(w, run, i, lanes)
+            start = stop
+        if count:
+            with w.loop("0", str(count), 1, "k") as k:
+                place = _at(w, w.real, "%sums", w.times(k, str(wide)))
+                number = _number(w, f"@{self.name}.summed", w.plus(k, str(done)))
+                total = _reduced(w, w.op(f"load {w.kind(wide)}, ptr {place}, align 64"), wide)
+                w.do(f"store {w.real} {total}, ptr {_place(w, number)}")
+        return done + count
+
+    def _run(self, w: Writer, run: Run, i: str, lanes: int) -> None:
+        """All statements of a run, for the channels i, i + 1, ... i + lanes - 1."""
+        statement, term, factor = run.first
+        kind = w.kind(lanes)
+        w.comment(f"{run.verb}: {run.statements[0].target} ... {run.statements[-1].target}")
+        with w.loop(str(statement), str(statement + len(run.statements)), 1, "s") as s:
+            first = _number(w, f"@{self.name}.ends", s)
+            last = _number(w, f"@{self.name}.ends", w.plus(s, "1"))
+            place = w.slot(kind, "acc")
+            w.do(f"store {kind} {'0.0' if lanes == 1 else 'zeroinitializer'}, ptr {place}")
+            with w.loop(first, last, 1, "t") as t:
+                each = run.scalars + run.rows
+                number = w.plus(w.times(t, str(each)), str(factor - term * each)) if each else "0"
+                value = w.op(f"load {w.real}, ptr {_at(w, w.real, f'@{self.name}.coefficients', t)}", "c")
+                read = [_place(w, _number(w, f"@{self.name}.factors", w.plus(number, str(n)))) for n in range(each)]
+                for p in read[: run.scalars]:
+                    other = w.op(f"load {w.real}, ptr {p}", "n")
+                    value = w.op(f"fmul contract nsz {w.real} {value}, {other}")
+                value = w.splat(value, lanes)
+                for p in read[run.scalars :]:
+                    row = w.op(f"load {kind}, ptr {_at(w, w.real, p, i)}, {w.align}", "r")
+                    value = w.op(f"fmul contract nsz {kind} {value}, {row}")
+                before = w.op(f"load {kind}, ptr {place}")
+                w.do(f"store {kind} {w.join(before, 1, value, kind)}, ptr {place}")
+            result = w.op(f"load {kind}, ptr {place}")
+            target = _place(w, _number(w, f"@{self.name}.targets", s))
+            if run.verb == "total":
+                result, lanes, kind = _reduced(w, result, lanes), 1, w.real
+            elif run.verb != "sum" and run.axes:
+                target = _at(w, w.real, target, i)
+            if run.verb in ("add", "sum", "total"):
+                result = w.join(w.op(f"load {kind}, ptr {target}, {w.align}"), 1, result, kind)
+            w.do(f"store {kind} {result}, ptr {target}, {w.align}")
+
+
+def _sums(stage: Stage) -> list[Ref]:
+    """What a stage sums over its channels into registers."""
+    return [s.target for s in stage.statements if s.verb == "sum"]
+
+
+def _constant(name: str, kind: str, count: int, entries: list[str]) -> str:
+    """A constant array; entries end in a comma and a comment, or in nothing."""
+    if not count:
+        return f"@{name} = internal constant [0 x {kind}] zeroinitializer"
+    lines = [e if "," in e.partition(";")[0] else f"{e}," for e in entries]
+    value, mark, note = lines[-1].partition(";")
+    lines[-1] = value.rstrip().removesuffix(",") + (f"  {mark}{note}" if mark else "")
+    return "\n".join((f"@{name} = internal constant [{count} x {kind}] [", *(f"  {line}" for line in lines), "]"))
+
+
+def _at(w: Writer, kind: str, base: str, i: str) -> str:
+    """The address of an element."""
+    return w.op(f"getelementptr inbounds {kind}, ptr {base}, i64 {i}", "p")
+
+
+def _number(w: Writer, table: str, i: str) -> str:
+    """An entry of a table of numbers."""
+    entry = w.op(f"load i32, ptr {_at(w, 'i32', table, i)}", "n")
+    return w.op(f"zext i32 {entry} to i64", "n")
+
+
+def _place(w: Writer, number: str) -> str:
+    """The address that a place has now."""
+    return w.op(f"load ptr, ptr {_at(w, 'ptr', '%places', number)}", "at")
+
+
+def _reduced(w: Writer, vector: str, lanes: int) -> str:
+    """The sum of the lanes of a vector."""
+    if lanes == 1:
+        return vector
+    return w.op(f"call reassoc nsz {w.real} @{reduction(w.real, lanes)}({w.real} 0.0, {w.kind(lanes)} {vector})")
