@@ -4,7 +4,8 @@ Unrolled code grows with the number of terms, and so does the time to compile it
 printed as data instead: every number or row of channels that it reads or writes has a place, numbered once, and a
 statement is a line of a table: the place of its target and, for each term, a coefficient and the places of its factors.
 Statements of a stage that look alike (how they end, how many scalars and how many rows of channels a term multiplies)
-form a run, and one loop serves the run.  Derivatives need nothing of their own: they are blocks like any other.
+form a run, and one small function serves all runs of that look.  Derivatives need nothing of their own: they are blocks
+like any other.  Measured (AVX-512, 64 channels): a table runs at 0.3 to 0.4 of the speed of unrolled code.
 
 """
 
@@ -13,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import NamedTuple
 
+from irrepc.algebra.surd import ONE
 from irrepc.emit.llvm_writer import Writer, reduction
 from irrepc.ir.block import Block, Stage, Statement
 from irrepc.ir.kernel import Axes, Operand, Ref, Term
@@ -30,23 +33,41 @@ def is_long(block: Block) -> bool:
     return terms > UNROLLED and all(len(stage.axes) < 2 for stage in block.stages)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Statements of one stage that end alike and whose terms look alike.
+class Look(NamedTuple):
+    """What statements have in common that one loop can serve.
 
-    axes     of the stage: none, or the channels
     verb     "let", "store", "add" or "sum"; "total": added up over the channels, then to a number of an output
     scalars  how many numbers a term multiplies, beside its coefficient
-    rows     how many rows of channels it multiplies
-    first    number of the first statement, of the first term, and of its first factor in the tables
+    rows     how many rows of channels it multiplies; none in scalar code
+    plain    whether all coefficients are 1
     """
 
-    axes: Axes
     verb: str
     scalars: int
     rows: int
+    plain: bool
+
+    def function(self, name: str, lanes: int) -> str:
+        """The name of the function that serves it."""
+        return f"@{name}.{self.verb}.{self.scalars}.{self.rows}.{'plain' if self.plain else 'scaled'}.{lanes}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Statements of one stage that look alike.
+
+    first  number of the first statement, of the first term, and of its first factor in the tables
+    """
+
+    look: Look
     statements: tuple[Statement, ...]
-    first: tuple[int, int, int] = (0, 0, 0)
+    first: tuple[int, int, int]
+
+    @property
+    def shift(self) -> int:
+        """The first factor of term t stands at t · (factors of a term) + shift."""
+        _, term, factor = self.first
+        return factor - term * (self.look.scalars + self.look.rows)
 
 
 @dataclass(slots=True)
@@ -66,7 +87,7 @@ class Table:
     held: list[dict[Ref, int]] = field(default_factory=list)
     starts: dict[str, int] = field(default_factory=dict)
     runs: list[tuple[Run, ...]] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
+    used: dict[tuple[Look, int], None] = field(default_factory=dict)
 
     @staticmethod
     def of(name: str, block: Block, operands: tuple[Operand, ...]) -> Table:
@@ -104,29 +125,28 @@ class Table:
         statements = terms = factors = 0
         for stage in self.block.stages:
             levels: dict[Ref, int] = {}
-            looks = []
+            looks: list[tuple[int, Look]] = []
             for s in stage.statements:
                 level = max((levels[f] + 1 for t in s.terms for f in t.factors if f in levels), default=0)
                 if s.verb == "let":
                     levels[s.target] = level
-                looks.append((level, *self._look(stage, s)))
-            order = sorted(range(len(looks)), key=lambda i: looks[i])
+                looks.append((level, self._look(stage, s)))
+            order = sorted(range(len(looks)), key=looks.__getitem__)
             runs = []
-            for look, numbers in groupby(order, key=lambda i: looks[i]):
+            for (_, look), numbers in groupby(order, key=looks.__getitem__):
                 chosen = tuple(stage.statements[i] for i in numbers)
-                _, verb, scalars, rows = look
-                run = Run(stage.axes, verb, scalars, rows, chosen, (statements, terms, factors))
-                runs.append(run)
+                runs.append(Run(look, chosen, (statements, terms, factors)))
                 n = sum(len(s.terms) for s in chosen)
-                statements, terms, factors = statements + len(chosen), terms + n, factors + n * (scalars + rows)
+                statements, terms = statements + len(chosen), terms + n
+                factors += n * (look.scalars + look.rows)
             self.runs.append(tuple(runs))
 
-    def _look(self, stage: Stage, s: Statement) -> tuple[str, int, int]:
-        """Verb, scalars and rows of a statement's longest terms."""
+    def _look(self, stage: Stage, s: Statement) -> Look:
+        """What a statement looks like: its longest terms count."""
         rows = max(sum(bool(self.axes[f]) for f in t.factors) for t in s.terms)
         scalars = max(sum(not self.axes[f] for f in t.factors) for t in s.terms)
         verb = "total" if s.verb == "add" and stage.axes and not self.axes[s.target] else s.verb
-        return verb, scalars, max(rows, len(stage.axes))
+        return Look(verb, scalars, max(rows, len(stage.axes)), all(t.coeff == ONE for t in s.terms))
 
     # ── constants ────────────────────────────────────────────────────────────────────────────────
 
@@ -166,13 +186,16 @@ class Table:
         """The places of a term's factors, numbers first, filled up with ones."""
         numbers = [places[f] for f in t.factors if not self.axes[f]]
         rows = [places[f] for f in t.factors if self.axes[f]]
-        yield from (*numbers, *[self.starts["numbers"]] * (run.scalars - len(numbers)))
-        yield from (*rows, *[self.starts["rows"]] * (run.rows - len(rows)))
+        yield from (*numbers, *[self.starts["numbers"]] * (run.look.scalars - len(numbers)))
+        yield from (*rows, *[self.starts["rows"]] * (run.look.rows - len(rows)))
 
     @property
     def _count_of_factors(self) -> int:
         return sum(
-            len(s.terms) * (run.scalars + run.rows) for runs in self.runs for run in runs for s in run.statements
+            len(s.terms) * (run.look.scalars + run.look.rows)
+            for runs in self.runs
+            for run in runs
+            for s in run.statements
         )
 
     @property
@@ -237,7 +260,7 @@ class Table:
                 done = self._loops(w, stage, runs, done)
             else:
                 for run in runs:
-                    self._run(w, run, "0", 1)
+                    self._call(w, run, "0", 1)
 
     def _loops(self, w: Writer, stage: Stage, runs: tuple[Run, ...], done: int) -> int:
         """Channels by four vectors, by one, by fewer; then the sums over them."""
@@ -251,7 +274,7 @@ class Table:
             stop = f"%{axis}" if lanes == 1 else w.op(f"and i64 %{axis}, {-lanes}", "whole")
             with w.loop(start, stop, lanes, axis) as i:
                 for run in runs:
-                    self._run(w, run, i, lanes)
+                    self._call(w, run, i, lanes)
             start = stop
         if count:
             with w.loop("0", str(count), 1, "k") as k:
@@ -261,39 +284,69 @@ class Table:
                 w.do(f"store {w.real} {total}, ptr {_place(w, number)}")
         return done + count
 
-    def _run(self, w: Writer, run: Run, i: str, lanes: int) -> None:
+    def _call(self, w: Writer, run: Run, i: str, lanes: int) -> None:
         """All statements of a run, for the channels i, i + 1, ... i + lanes - 1."""
-        statement, term, factor = run.first
+        self.used[run.look, lanes] = None
+        statement, _, _ = run.first
+        numbers = (statement, statement + len(run.statements), run.shift, i)
+        given = ", ".join(f"i64 {n}" for n in numbers)
+        w.do(f"call void {run.look.function(self.name, lanes)}(ptr %places, {given})")
+
+    def functions(self, w: Writer) -> str:
+        """The functions that were called."""
+        return "\n".join(self._function(Writer(w.kernel, w.real, w.lanes), *key) for key in self.used)
+
+    def _function(self, w: Writer, look: Look, lanes: int) -> str:
+        """The statements `first` to `stop` for `lanes` channels; shift is that of a run."""
         kind = w.kind(lanes)
-        w.comment(f"{run.verb}: {run.statements[0].target} ... {run.statements[-1].target}")
-        with w.loop(str(statement), str(statement + len(run.statements)), 1, "s") as s:
-            first = _number(w, f"@{self.name}.ends", s)
-            last = _number(w, f"@{self.name}.ends", w.plus(s, "1"))
-            place = w.slot(kind, "acc")
-            w.do(f"store {kind} {'0.0' if lanes == 1 else 'zeroinitializer'}, ptr {place}")
-            with w.loop(first, last, 1, "t") as t:
-                each = run.scalars + run.rows
-                number = w.plus(w.times(t, str(each)), str(factor - term * each)) if each else "0"
-                value = w.op(f"load {w.real}, ptr {_at(w, w.real, f'@{self.name}.coefficients', t)}", "c")
-                read = [_place(w, _number(w, f"@{self.name}.factors", w.plus(number, str(n)))) for n in range(each)]
-                for p in read[: run.scalars]:
-                    other = w.op(f"load {w.real}, ptr {p}", "n")
-                    value = w.op(f"fmul contract nsz {w.real} {value}, {other}")
-                value = w.splat(value, lanes)
-                for p in read[run.scalars :]:
-                    row = w.op(f"load {kind}, ptr {_at(w, w.real, p, i)}, {w.align}", "r")
-                    value = w.op(f"fmul contract nsz {kind} {value}, {row}")
-                before = w.op(f"load {kind}, ptr {place}")
-                w.do(f"store {kind} {w.join(before, 1, value, kind)}, ptr {place}")
-            result = w.op(f"load {kind}, ptr {place}")
+        with w.loop("%first", "%stop", 1, "s") as s:
+            result = self._sum(w, look, s, lanes)
             target = _place(w, _number(w, f"@{self.name}.targets", s))
-            if run.verb == "total":
-                result, lanes, kind = _reduced(w, result, lanes), 1, w.real
-            elif run.verb != "sum" and run.axes:
-                target = _at(w, w.real, target, i)
-            if run.verb in ("add", "sum", "total"):
+            if look.verb == "total":
+                result, kind = _reduced(w, result, lanes), w.real
+            elif look.verb != "sum" and look.rows:
+                target = _at(w, w.real, target, "%i")
+            if look.verb in ("add", "sum", "total"):
                 result = w.join(w.op(f"load {kind}, ptr {target}, {w.align}"), 1, result, kind)
             w.do(f"store {kind} {result}, ptr {target}, {w.align}")
+        head = f"define internal void {look.function(self.name, lanes)}"
+        head += "(ptr noalias %places, i64 %first, i64 %stop, i64 %shift, i64 %i) #0 {"
+        return "\n".join([head, "entry:", *w.slots, *w.lines, "  ret void", "}", ""])
+
+    def _sum(self, w: Writer, look: Look, s: str, lanes: int) -> str:
+        """The right-hand side of statement s."""
+        kind, place = w.kind(lanes), w.slot(w.kind(lanes), "acc")
+        first = _number(w, f"@{self.name}.ends", s)
+        last = _number(w, f"@{self.name}.ends", w.plus(s, "1"))
+        w.do(f"store {kind} {'0.0' if lanes == 1 else 'zeroinitializer'}, ptr {place}")
+        with w.loop(first, last, 1, "t") as t:
+            product = self._product(w, look, t, lanes)
+            before = w.op(f"load {kind}, ptr {place}")
+            w.do(f"store {kind} {w.join(before, 1, product, kind)}, ptr {place}")
+        return w.op(f"load {kind}, ptr {place}")
+
+    def _product(self, w: Writer, look: Look, t: str, lanes: int) -> str:
+        """A term: its coefficient, numbers and rows of channels multiplied."""
+        number = w.op(f"add nsw i64 {w.times(t, str(look.scalars + look.rows))}, %shift", "f")
+        read = [
+            _place(w, _number(w, f"@{self.name}.factors", w.plus(number, str(n))))
+            for n in range(look.scalars + look.rows)
+        ]
+        numbers = [w.op(f"load {w.real}, ptr {p}", "n") for p in read[: look.scalars]]
+        if not look.plain or not read:
+            numbers.append(w.op(f"load {w.real}, ptr {_at(w, w.real, f'@{self.name}.coefficients', t)}", "c"))
+        kind = w.kind(lanes)
+        rows = [w.op(f"load {kind}, ptr {_at(w, w.real, p, '%i')}, {w.align}", "r") for p in read[look.scalars :]]
+        values = ([w.splat(_times(w, numbers, w.real), lanes)] if numbers else []) + rows
+        return _times(w, values, kind)
+
+
+def _times(w: Writer, values: list[str], kind: str) -> str:
+    """The product of some values."""
+    product, *others = values
+    for other in others:
+        product = w.op(f"fmul contract nsz {kind} {product}, {other}")
+    return product
 
 
 def _sums(stage: Stage) -> list[Ref]:

@@ -47,8 +47,8 @@ def llvm_function(name: str, block: Block, dtype: str) -> str:
     _rows(w, block, inputs, gathers, scatter, table)
     head = f"define void @{name}({', '.join(arguments)}) #0 {{"
     extents = [f"  %{a} = load i64, ptr @{a}" for a in kernel.channels]
-    constants = [] if table is None else [table.constants(w)]
-    return "\n".join([*constants, head, "entry:", *extents, *w.slots, *w.lines, "  ret void", "}", ""])
+    before = [] if table is None else [table.constants(w), table.functions(w)]
+    return "\n".join([*before, head, "entry:", *extents, *w.slots, *w.lines, "  ret void", "}", ""])
 
 
 def _rows(

@@ -76,7 +76,7 @@ def test_a_table_is_a_line_for_each_statement(tables: None) -> None:
     """Coefficients stand in the table, each rounded once, with the name of what they are summed into."""
     block = scheduled(Entry("kernel", RECIPES["convolution"]))[0][0]
     text = llvm_function("kernel", block, "float64")
-    constants, code = text.split("define void")
+    constants, code = text.split("define internal", 1)
     statements = [s for stage in block.stages for s in stage.statements]
     for s in statements:
         assert constants.count(f"; {s.target}") == 3, "its place, its coefficients, its factors"

@@ -6,9 +6,9 @@ import pytest
 
 from irrepc.algebra.recipe import ContractionRecipe
 from irrepc.algebra.surd import ZERO, Surd
+from irrepc.emit.module import Entry, kernels
 from irrepc.errors import IrrepsError, RecipeError
 from irrepc.frontend.contraction import Form, Monomial, coefficients, slots, trees
-from irrepc.emit.module import Entry, kernels
 from irrepc.frontend.derive import derive, estimate
 from irrepc.frontend.rotations import generators
 
