@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from irrepc.emit.llvm_loops import channel_loops, write
 from irrepc.emit.llvm_sums import Sums
-from irrepc.emit.llvm_table import WIDE, Table, is_long
+from irrepc.emit.llvm_table import Table, is_long
+from irrepc.emit.llvm_table_code import WIDE, compute, functions, prepare
 from irrepc.emit.llvm_writer import LANES, REALS, Writer, reduction
 from irrepc.emit.printer import variable
 from irrepc.emit.views import count, gathered, used_inputs
@@ -43,11 +44,11 @@ def llvm_function(name: str, block: Block, dtype: str) -> str:
     arguments += [f"ptr noalias %{o.name}" for o in kernel.outputs]
     table = Table.of(name, block, (*inputs, *kernel.outputs)) if is_long(block) else None
     if table is not None:
-        table.prepare(w)
+        prepare(w, table)
     _rows(w, block, inputs, gathers, scatter, table)
     head = f"define void @{name}({', '.join(arguments)}) #0 {{"
     extents = [f"  %{a} = load i64, ptr @{a}" for a in kernel.channels]
-    before = [] if table is None else [table.constants(w), table.functions(w)]
+    before = [] if table is None else [table.constants(w), functions(w, table)]
     return "\n".join([*before, head, "entry:", *extents, *w.slots, *w.lines, "  ret void", "}", ""])
 
 
@@ -161,7 +162,7 @@ class _Row:
             if o.index is None:
                 _blank(w, rows[o.name], self.strides[o.name])
         if self.table is not None:
-            self.table.compute(w, rows)
+            compute(w, self.table, rows)
         else:
             _stages(w, self.block, rows)
         for name, b in self.buffers.items():
