@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from irrepc.emit.llvm_loops import channel_loops, write
 from irrepc.emit.llvm_sums import Sums
+from irrepc.emit.llvm_table import Table, is_long
+from irrepc.emit.llvm_table_code import WIDE, compute, functions, prepare
 from irrepc.emit.llvm_writer import LANES, REALS, Writer, reduction
 from irrepc.emit.printer import variable
 from irrepc.emit.views import count, gathered, used_inputs
@@ -40,13 +42,24 @@ def llvm_function(name: str, block: Block, dtype: str) -> str:
     if scatter is not None:
         arguments += [f"ptr noalias readonly %{scatter}_{part}" for part in ("order", "start")]
     arguments += [f"ptr noalias %{o.name}" for o in kernel.outputs]
-    _rows(w, block, inputs, gathers, scatter)
+    table = Table.of(name, block, (*inputs, *kernel.outputs)) if is_long(block) else None
+    if table is not None:
+        prepare(w, table)
+    _rows(w, block, inputs, gathers, scatter, table)
     head = f"define void @{name}({', '.join(arguments)}) #0 {{"
     extents = [f"  %{a} = load i64, ptr @{a}" for a in kernel.channels]
-    return "\n".join([head, "entry:", *extents, *w.slots, *w.lines, "  ret void", "}", ""])
+    before = [] if table is None else [table.constants(w), functions(w, table)]
+    return "\n".join([*before, head, "entry:", *extents, *w.slots, *w.lines, "  ret void", "}", ""])
 
 
-def _rows(w: Writer, block: Block, inputs: tuple[Operand, ...], gathers: tuple[str, ...], scatter: str | None) -> None:
+def _rows(
+    w: Writer,
+    block: Block,
+    inputs: tuple[Operand, ...],
+    gathers: tuple[str, ...],
+    scatter: str | None,
+    table: Table | None,
+) -> None:
     """The loops over rows around the stages."""
     kernel = w.kernel
     strides = {o.name: w.volume(count(o)) for o in (*inputs, *kernel.outputs)}
@@ -55,13 +68,13 @@ def _rows(w: Writer, block: Block, inputs: tuple[Operand, ...], gathers: tuple[s
     fetched = {o.name for o in inputs if o.index in (None, *gathers) and o.rows is not None}
     if scatter is None:
         with w.loop("%n0", "%n1", 1, "n") as n:
-            _Row(block, inputs, gathers, strides, blank, set(), {}).compute(w, {None: n}, {})
+            _Row(block, table, inputs, gathers, strides, blank, set(), {}).compute(w, {None: n}, {})
         return
     begin = w.op(f"load i64, ptr {_place(w, f'{scatter}_start', '%n0')}", "begin")
     end = w.op(f"load i64, ptr {_place(w, f'{scatter}_start', '%n1')}", "end")
     own = [o for o in kernel.outputs if o.index is None and any(o.components)]
     buffers = {o.name: _Buffer.of(w, o, w.op(f"sub nsw i64 {end}, {begin}", "rows"), strides[o.name]) for o in own}
-    row = _Row(block, inputs, gathers, strides, blank, fetched, buffers)
+    row = _Row(block, table, inputs, gathers, strides, blank, fetched, buffers)
     with w.loop("%n0", "%n1", 1, "n") as n:
         for o in blank:
             if o.index == scatter:
@@ -123,6 +136,7 @@ class _Row:
     """What is done for one row of the loop."""
 
     block: Block
+    table: Table | None
     inputs: tuple[Operand, ...]
     gathers: tuple[str, ...]
     strides: dict[str, str]
@@ -147,18 +161,26 @@ class _Row:
         for o in self.blank:
             if o.index is None:
                 _blank(w, rows[o.name], self.strides[o.name])
-        for f in _used(self.block.stages, w, channelled=False):
-            place = w.element(w.operands[f.operand], f.component, rows[f.operand], {})
-            w.scalars[f] = w.op(f"load {w.real}, ptr {place}", variable(f), w.operands[f.operand].label(f.component))
-        sums = Sums.of(self.block)
-        for stage in self.block.stages:
-            if stage.axes:
-                channel_loops(w, stage, rows, sums)
-            else:
-                for s in stage.statements:
-                    _scalar_statement(w, s, rows, sums)
+        if self.table is not None:
+            compute(w, self.table, rows)
+        else:
+            _stages(w, self.block, rows)
         for name, b in self.buffers.items():
             b.leave(w, whole[name])
+
+
+def _stages(w: Writer, block: Block, rows: dict[str, str]) -> None:
+    """The stages of one row, unrolled."""
+    for f in _used(block.stages, w, channelled=False):
+        place = w.element(w.operands[f.operand], f.component, rows[f.operand], {})
+        w.scalars[f] = w.op(f"load {w.real}, ptr {place}", variable(f), w.operands[f.operand].label(f.component))
+    sums = Sums.of(block)
+    for stage in block.stages:
+        if stage.axes:
+            channel_loops(w, stage, rows, sums)
+        else:
+            for s in stage.statements:
+                _scalar_statement(w, s, rows, sums)
 
 
 def _used(stages: tuple[Stage, ...], w: Writer, *, channelled: bool) -> list[Ref]:
@@ -217,7 +239,7 @@ done:
 def llvm_head(dtype: str) -> str:
     """What every module of IR begins with: the intrinsics that kernels call."""
     real = REALS[dtype]
-    vectors = (n for n in LANES[dtype] if n > 1)
+    vectors = (n for n in (WIDE * LANES[dtype][0], *LANES[dtype]) if n > 1)
     return "\n".join(
         [
             "; The channel extents are constants of the module: add, for instance, @u = internal constant i64 64",

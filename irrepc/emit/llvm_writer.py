@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from irrepc.algebra.surd import ONE, Surd
 from irrepc.emit.printer import size
-from irrepc.emit.views import count
+from irrepc.emit.views import counts_before
 from irrepc.ir.kernel import Axes, Kernel, Operand, Ref, Term
 
 REALS = {"float32": "float", "float64": "double"}
@@ -38,6 +38,7 @@ class Writer:
     axes: dict[Ref, Axes] = field(default_factory=dict)
     operands: dict[str, Operand] = field(default_factory=dict)
     offsets: dict[tuple[str, int], str] = field(default_factory=dict)
+    before: dict[str, list[dict[Axes, int]]] = field(default_factory=dict)
     later: dict[str, str] = field(default_factory=dict)
     fetched: set[Ref] = field(default_factory=set)
 
@@ -128,8 +129,10 @@ class Writer:
         """Where a component begins in a row; computed once, on entry."""
         known = self.offsets.get((o.name, component))
         if known is None:
+            if o.name not in self.before:
+                self.before[o.name] = counts_before(o)
             body, self.lines = self.lines, self.slots
-            known = self.volume(count(Operand(o.name, o.components[:component])))
+            known = self.volume(self.before[o.name][component])
             self.lines = body
             self.offsets[o.name, component] = known
         return known
@@ -159,12 +162,16 @@ class Writer:
         return self.real if lanes == 1 else f"<{lanes} x {self.real}>"
 
     def constant(self, value: Surd, lanes: int) -> str:
+        """A literal in every lane."""
+        return self.splat(self.bits(value), lanes, str(value))
+
+    def bits(self, value: Surd) -> str:
         """A literal, rounded once."""
         number = float(value)
         if self.real == "float":
             number = struct.unpack("f", struct.pack("f", number))[0]
         bits = struct.unpack("<Q", struct.pack("<d", number))[0]
-        return self.splat(f"0x{bits:016X}", lanes, str(value))
+        return f"0x{bits:016X}"
 
     def splat(self, value: str, lanes: int, note: str = "") -> str:
         """A number in every lane."""

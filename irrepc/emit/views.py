@@ -57,6 +57,16 @@ def count(operand: Operand) -> dict[Axes, int]:
     return total
 
 
+def counts_before(operand: Operand) -> list[dict[Axes, int]]:
+    """For each component, how many of those before it carry each set of channel axes."""
+    total: dict[Axes, int] = {}
+    before = []
+    for axes in operand.components:
+        before.append(dict(total))
+        total[axes] = total.get(axes, 0) + 1
+    return before
+
+
 def width(operand: Operand) -> str:
     """The width of a row as code: "9 * u + 4"."""
     return width_of((operand,))

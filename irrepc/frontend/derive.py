@@ -61,7 +61,7 @@ def estimate(recipe: Recipe) -> int:
     """The number of terms that all three orders of a recipe's kernel would have, without deriving it.
 
     A product of three factors has three times its terms in the first derivative and nine in the second; the figures
-    for harmonics and rotations are measured, and a little high for small degrees.
+    for harmonics, rotations and contractions are measured, and a little high for small degrees.
     """
     match recipe:
         case ProductRecipe():
@@ -76,8 +76,7 @@ def estimate(recipe: Recipe) -> int:
         case WignerRecipe():
             return 13 * 3 * sum((2 * l + 1) ** 2 for l in range(recipe.lmax + 1))
         case ContractionRecipe():
-            degrees = [1 + len(slot.monomial) for slot in coefficients(recipe)]
-            return sum(1 + n + n * n for n in degrees)
+            return 16 * len(coefficients(recipe))
         case RotateRecipe():
             return 13 * recipe.sides * kept_start(recipe.lmax + 1, recipe.mmax)
         case RotateBackRecipe():

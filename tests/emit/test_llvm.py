@@ -11,6 +11,7 @@ import torch
 
 from irrepc.emit.llvm_text import STREAMED, llvm_function, llvm_head
 from irrepc.emit.module import Entry, scheduled
+from irrepc.emit.templates import template_root
 from irrepc.ir.block import Block
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.graph import index_of
@@ -38,10 +39,10 @@ def assembly(order: int, part: int, dtype: str) -> str:
     text = f"{llvm_head(dtype)}\n@u = internal constant i64 64\n{llvm_function('kernel', block(order, part), dtype)}"
     module = llvm.parse_assembly(text)
     module.verify()
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
-    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    passes = llvm.create_new_module_pass_manager()
+    for name in re.findall(r"passes\.(add_\w+)\(\)", (template_root() / "llvm" / "module.py.jinja").read_text()):
+        getattr(passes, name)()
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2)))
     code: str = machine.emit_assembly(module)
     return code
 

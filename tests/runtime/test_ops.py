@@ -10,6 +10,7 @@ import torch
 
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.graph import Index, index_of
+from irrepc.runtime import ops
 from irrepc.runtime.arrays import OnArrays
 from irrepc.runtime.load import load
 from tests.kernels import RECIPES, convolution
@@ -256,3 +257,23 @@ def test_outputs_too_large_for_the_caches_are_written_whole(channels: int) -> No
     assert found["llvm"][2].nbytes > 2**21
     for a, b in zip(found["llvm"], found["torch"], strict=True):
         assert largest(a, b) < 1e-5 * float(b.abs().max())
+
+
+def test_a_torch_without_private_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(node: Any = None) -> bool:
+        return True
+
+    assert ops.private("_no_such_function", absent) is absent
+    assert ops.private("_will_engine_execute_node", absent) is not absent
+    f, tensors, _ = function("numba")
+    wanted = torch.autograd.grad(f(*tensors).square().sum(), tensors)
+    for name in ("TRANSFORMED", "USED"):
+        monkeypatch.setattr(ops, name, absent)
+    f, _, _ = function("numba")
+    for got, want in zip(torch.autograd.grad(f(*tensors).square().sum(), tensors), wanted, strict=True):
+        assert torch.equal(got, want)
+    (alone,) = torch.autograd.grad(f(*tensors).square().sum(), tensors[1])
+    assert torch.equal(alone, wanted[1])
+    assert torch.autograd.gradgradcheck(f, tensors)
+    with torch.no_grad():
+        assert not f(*tensors).requires_grad
