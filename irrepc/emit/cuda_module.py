@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from irrepc.emit.cuda_plan import Launch, launches
-from irrepc.emit.cuda_text import arguments, launch_text, names
+from irrepc.emit.cuda_text import arguments, is_staged, launch_text, names
 from irrepc.emit.numba_text import check_lines
 from irrepc.emit.printer import WIDTH
 from irrepc.emit.templates import render
@@ -81,6 +81,7 @@ def cuda_text(launched: tuple[Launch, ...], banner: list[str]) -> str:
         extents=[a.upper() for a in axes],
         channels=bool(axes),
         indexed=any(launch.kernel.outputs[0].index is not None for launch in launched),
+        staged=any(is_staged(launch) for launch in launched),
         warps=any(launch.kind == "warps" for launch in launched),
         kernels=[KernelText(_notes(launch), launch_text(launch)) for launch in launched],
     )
@@ -93,7 +94,7 @@ def _notes(launch: Launch) -> tuple[str, ...]:
     )
     lanes = " and ".join(launch.lanes)
     how = {
-        "rows": "one thread for each row",
+        "rows": "one thread for each row" + (", written by all lanes of a warp together" if is_staged(launch) else ""),
         "channels": f"one thread for each row and PACK channels {lanes}",
         "warps": "one warp for each row; its lanes walk over the channels and are added up at the end",
     }[launch.kind]

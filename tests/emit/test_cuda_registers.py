@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(bool(reason()), reason=reason() or "NVRTC is her
 SLOW = ((), pytest.mark.slow)
 MATRIX = [
     *((name, lmax, "float32") for name in ("harmonics", "wigner", "convolution") for lmax in range(1, 5)),
-    *(("contraction", lmax, "float32") for lmax in (1, 2)),
+    *(("contraction", lmax, "float32") for lmax in (1, 2, 3)),
     *((name, lmax, "float64") for name in ("harmonics", "wigner", "convolution", "contraction") for lmax in (1, 2)),
 ]
 """What is asked for; in float64 there are registers for half as many numbers."""
@@ -74,7 +74,9 @@ def test_nothing_is_spilled(name: str, lmax: int, real: str, tmp_path: Path) -> 
     for (kernel, arch), code in compiled(module, real).items():
         taken = code.resources[kernel]
         assert not taken.spill_stores + taken.spill_loads + taken.stack, (kernel, arch, taken)
-        assert taken.shared == 0
+        # Lanes that write rows together lay down 32 components of 32 rows, one place more for each row, in 4 warps.
+        size = 4 if real == "float32" else 8
+        assert taken.shared <= (4 * 32 * 33 * size if module.KERNELS[kernel].lanes == () else 0)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -135,4 +135,4 @@ def run_poisoned(
 def uses_lanes(source: str, name: str) -> bool:
     """Whether the lanes of a kernel exchange numbers."""
     body = source.split(f"#ifdef WITH_{name}\n")[1].split("\n#endif")[0]
-    return "warp_sum(" in body
+    return "warp_sum(" in body or "write_rows<" in body
