@@ -32,7 +32,7 @@ def arguments(launch: Launch) -> tuple[tuple[str, str], ...]:
     """
     inputs, scatter = used_inputs(launch.kernel), launch.kernel.outputs[0].index
     out = [("const REAL* __restrict__ ", o.name) for o in inputs]
-    out += [(_ROWS, f"{g}_of") for g in gathered(inputs, scatter)]
+    out += [(_ROWS, f"{g}_of") for g in dict.fromkeys((*gathered(inputs, scatter), *(i for _, i in launch.adds)))]
     order = visiting(launch)
     if order is not None:
         out.append((_ROWS, f"{order}_order"))
@@ -91,6 +91,7 @@ class _Writer:
         self.row = own[0] if own else "edge"
         # The channel axis along which a thread has PACK neighbours, where values are Channels.
         self.vector = launch.lanes[-1] if launch.lanes else ""
+        self.adds = dict(launch.adds)
         self.staged = is_staged(launch)
         self.runs = {ref: run for group in launch.groups for run in _runs(group) for ref in run} if self.staged else {}
 
@@ -103,8 +104,8 @@ class _Writer:
         lines.append("{")
         lines += _indent([f"const REAL {line.replace('  #', ';  //')}" for line in self.constants.lines("REAL")])
         if self.staged:
-            most = max(len(run) for run in self.runs.values()) | 1
-            lines.append(f"{_INDENT}__shared__ REAL tiles[THREADS / 32][32 * {most}];")
+            longest = max(len(run) for run in self.runs.values()) | 1
+            lines.append(f"{_INDENT}__shared__ REAL tiles[THREADS / 32][32 * {longest}];")
         lines += _indent(self._place())
         if len(groups) == 1:
             lines += _indent(self._group(groups[0]))
@@ -184,6 +185,7 @@ class _Writer:
             if o.rows is None or o.name not in used:
                 continue
             row = self.row if o.index is None else o.index if o.index == self.scatter else f"{o.index}_of[{self.row}]"
+            row = f"chosen({row}, {self.adds[o.name]}_of[{row}])" if o.name in self.adds else row
             const = "const " if o in self.kernel.inputs else ""
             lines.append(f"{const}REAL* {o.name}_row = {o.name} + {row} * {_grouped(width(o))}{again};")
         return lines
@@ -233,7 +235,7 @@ class _Writer:
             case "once":
                 return _statement("if (lane == 0) " + name, "+=", right, note)
         if self.axes[s.target]:
-            return [f"store({self._cell(s.target)}, {right});{_comment(note)}"]
+            return [f"{self._store(s.target)}, {right});{_comment(note)}"]
         if self.staged:
             run = self.runs[s.target]
             place = f"tile[lane * {len(run) | 1} + {run.index(s.target)}]"
@@ -241,6 +243,10 @@ class _Writer:
             return [*lines, self._hand_over(run)] if s.target == run[-1] else lines
         first = "if (lane == 0) " if self.kind == "warps" else ""
         return _statement(f"{first}{self._cell(s.target, '[]')}", "=", right, note)
+
+    def _store(self, target: Ref) -> str:
+        """The beginning of a call that writes channels."""
+        return f"{'bring' if target.operand in self.adds else 'store'}({self._cell(target)}"
 
     def _hand_over(self, run: tuple[Ref, ...]) -> str:
         """The warp writes a run of components of its rows."""
@@ -258,7 +264,7 @@ class _Writer:
             if any(t.operand == o.name for t in adding):
                 lines.append(f"REAL* {o.name}_row = {o.name} + place * {_grouped(width(o))};")
         if self.kind == "channels":
-            return [*lines, *(f"store({self._cell(t)}, {variable(t)});" for t in adding)]
+            return [*lines, *(f"{self._store(t)}, {variable(t)});" for t in adding)]
         writes = [f"{self._cell(t, '[]')} = {variable(t)};" for t in adding]
         if self.kind == "rows":
             return [*lines, *writes]

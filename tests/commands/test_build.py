@@ -41,7 +41,7 @@ def source():
     return Path(__file__).with_suffix(".cu").read_text()
 
 
-def defines(name, real, **extents):
+def defines(name, real, atomic=False, **extents):
     macros = (("REAL", {torch.float32: "float", torch.float64: "double"}[real]), (f"WITH_{name}", "1"))
     return (*macros, *((axis.upper(), str(extents[axis])) for axis in KERNELS[name].axes))
 '''

@@ -22,7 +22,7 @@ from irrepc.runtime.load import load
 from irrepc.runtime.ops import Kernel
 from irrepc.runtime.store import load_module
 from irrepc.runtime.tensors import OnTensors
-from tests.emit.shim.host import ABSENT, COMPILER, build
+from tests.emit.shim.host import ABSENT, COMPILER, build, every_launch
 from tests.emit.test_numbers import load as load_text
 from tests.gpu import orders
 from tests.gpu.orders import Problem
@@ -43,10 +43,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Kernel, M
     modules = {name: emitted(name, RECIPES[name], folder) for name in NAMES}
     reals = (torch.float32, torch.float64)
     wanted = [
-        (m.source(), k, m.defines(k, real, **{a: EXTENTS[a] for a in m.KERNELS[k].axes}))
+        launch
         for m in modules.values()
-        for k in m.KERNELS
         for real in reals
+        for launch in every_launch(m, real, {a: EXTENTS[a] for k in m.KERNELS.values() for a in k.axes})
     ]
     host = build(wanted, folder)
     out = {}

@@ -164,4 +164,11 @@ __forceinline__ T __shfl_xor_sync(const unsigned mask, const T value, const int 
     return static_cast<T>(shim::exchange(mask, static_cast<double>(value), distance));
 }
 
+template <class T> __forceinline__ T atomicAdd(T* place, const T value)
+{
+    const T before = *place;
+    *place += value;
+    return before;
+}
+
 __forceinline__ void __syncwarp() { shim::exchange(0xffffffffu, 0, 0); }
