@@ -71,9 +71,9 @@ def predictions(found: Sequence[Goal], times: Times, resources: Mapping[str, Res
     yield (
         "Milliseconds, C = 128, float32. A launch takes as long as the slowest of: what crosses to device memory at "
         f"92 % of its rate by data sheet ({_rates()}), what crosses the second-level cache at 5.5 TB/s (assumed), and "
-        "its arithmetic at one instruction for each multiply-add and 1.35 for each of these; launches follow each other "
-        f"after {1e6 * LAUNCH:.1f} µs. Latencies are not in it. «Registers»: the most of a thread among the launches, "
-        f"compiled for {ARCH}, and how many warps a multiprocessor then holds. Targets are of an H200."
+        "its arithmetic at one instruction for each multiply-add and 1.35 for each of these; launches follow each "
+        f"other after {1e6 * LAUNCH:.1f} µs. Latencies are not in it. «Registers»: the most of a thread among the "
+        f"launches, compiled for {ARCH}, and how many warps a multiprocessor then holds. Targets are of an H200."
     )
     yield ""
     names = " | ".join(GPUS)

@@ -4,13 +4,14 @@ Free-standing: it needs torch and the standard library, nothing of irrepc, and t
 
 Machine code (a cubin, made for one architecture) is looked for in the folder `cubin` beside this file, where
 `irrepc build` puts it, then in the cache, and is compiled last of all; no header and no compiler but NVRTC is needed,
-which comes with torch.
+which comes with torch.  Code for 8.0 serves 8.9 too, but no 9.0 (CUDA C++ Programming Guide, binary compatibility).
 """
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import json
 import os
 import re
 import sys
@@ -70,14 +71,16 @@ def compile_source(source: str, defines: Defines, arch: str) -> Compiled:
     Raises CudaError when NVRTC is missing or does not know the architecture, when the text does not compile (with the
     log), or when the cache cannot be written.
     """
-    key = digest(source, defines, arch)
-    ahead = _read(AHEAD / f"{key}.cubin")
-    if ahead is not None:
-        return ahead
-    nvrtc = find_nvrtc()
-    file = cache_folder() / f"{key}.{nvrtc.version}.cubin"
-    kept = _read(file)
-    if kept is not None:
+    for older in (f"{arch[:-1]}{minor}" for minor in range(int(arch[-1]), -1, -1)):
+        ahead = _read(AHEAD / f"{digest(source, defines, older)}.cubin")
+        if ahead is not None:
+            return ahead
+    try:
+        nvrtc = find_nvrtc()
+    except CudaError as error:
+        raise CudaError(f"compile for {arch} with {dict(defines)}: {_made_ahead()}; {error}") from error
+    file = cache_folder() / f"{digest(source, defines, arch)}.{nvrtc.version}.cubin"
+    if (kept := _read(file)) is not None:
         return kept
     try:
         with _turn(file):
@@ -109,8 +112,7 @@ def write_cubin(file: Path, compiled: Compiled) -> None:
     """Write machine code and the log beside it, each whole or not at all, the machine code last."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for path, content in ((file.with_suffix(".log"), compiled.log.encode()), (file, compiled.cubin)):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(content)
+        (temporary := path.with_name(f".{path.name}.{os.getpid()}")).write_bytes(content)
         os.replace(temporary, path)
 
 
@@ -129,6 +131,13 @@ def _read(file: Path) -> Compiled | None:
         return None
     log = file.with_suffix(".log").read_text(encoding="utf-8")
     return Compiled(file.read_bytes(), log, read_resources(log))
+
+
+def _made_ahead() -> str:
+    """For an error: what there is in place of it."""
+    made = json.loads(file.read_text("utf-8"))["kernels"] if (file := AHEAD / "manifest.json").is_file() else ()
+    known = sorted({(entry["arch"], entry["kernel"]) for entry in made})
+    return f"made ahead is {', '.join(' for '.join(reversed(k)) for k in known) or 'nothing'}, of some channels each"
 
 
 @contextmanager
@@ -177,8 +186,7 @@ class Nvrtc:
 
     def architectures(self) -> tuple[str, ...]:
         """The names of the architectures it compiles for."""
-        count = ctypes.c_int()
-        self._check("nvrtcGetNumSupportedArchs", ctypes.byref(count))
+        self._check("nvrtcGetNumSupportedArchs", ctypes.byref(count := ctypes.c_int()))
         numbers = (ctypes.c_int * count.value)()
         self._check("nvrtcGetSupportedArchs", numbers)
         return tuple(f"sm_{number}" for number in numbers)
@@ -249,8 +257,7 @@ def launcher(source: str, name: str, defines: Defines, device: int) -> Launch:
     source, defines  as for compile_source;  name  of the extern "C" kernel;  device  its number in torch
     Raises CudaError when it cannot be compiled or loaded, or when this first call is inside a CUDA graph's capture.
     """
-    driver = find_driver()
-    if driver.capturing():
+    if (driver := find_driver()).capturing():
         raise CudaError(
             f"{name}: got its first call while a CUDA graph is captured; expected the kernel to be loaded before; "
             "do: call once before the capture, as torch.cuda.graph asks for anyway"
@@ -347,8 +354,7 @@ class Driver:
         """The driver's words for a code."""
         words = []
         for ask in (self.library.cuGetErrorName, self.library.cuGetErrorString):
-            text = ctypes.c_char_p()
-            ask(code, ctypes.byref(text))
+            ask(code, ctypes.byref(text := ctypes.c_char_p()))
             words.append((text.value or b"unknown").decode())
         return f"{words[0]} ({code}, {words[1]})"
 

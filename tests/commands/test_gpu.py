@@ -317,7 +317,8 @@ def test_rows_written_and_added_up_move_less_than_reading_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("registers", "shared", "warps"), [(32, 0, 64), (72, 0, 28), (128, 0, 16), (168, 0, 12), (255, 0, 8), (32, 33_792, 24)]
+    ("registers", "shared", "warps"),
+    [(32, 0, 64), (72, 0, 28), (128, 0, 16), (168, 0, 12), (255, 0, 8), (32, 33_792, 24)],
 )
 def test_warps_at_once(registers: int, shared: int, warps: int) -> None:
     """The first five as the occupancy calculator has them for compute capability 9.0; 33 kB fit six times."""
