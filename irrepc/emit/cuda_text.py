@@ -99,7 +99,7 @@ class _Writer:
         """The text of the launch."""
         groups = self.launch.groups
         *most, last = (f"{kind}{name}" for kind, name in arguments(self.launch))
-        lines = [f'extern "C" __global__ void __launch_bounds__(THREADS) {self.launch.name}(']
+        lines = [f'extern "C" __global__ void BOUNDS {self.launch.name}(']
         lines += _indent([*(f"{p}," for p in most), f"{last})"])
         lines.append("{")
         lines += _indent([f"const REAL {line.replace('  #', ';  //')}" for line in self.constants.lines("REAL")])
