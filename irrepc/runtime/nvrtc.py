@@ -158,7 +158,7 @@ class Nvrtc:
         self.version = f"{major.value}.{minor.value}"
 
     def compile(self, source: str, defines: Defines, arch: str) -> Compiled:
-        """Compile, without any cache and where registers suffice without spills; arguments, errors as compile_source."""
+        """Compile, without any cache, and without spills where registers suffice; arguments, errors as there."""
         known = self.architectures()
         if arch not in known:
             raise CudaError(

@@ -212,6 +212,23 @@ def test_a_test_that_fails_fails_its_part(tmp_path: Path) -> None:
     assert "1 passed" in found.lines[0]
 
 
+def test_the_sanitizer_runs_tests_without_a_caching_allocator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sanitizer").write_text('#!/bin/sh\ntest "$2" = racecheck || exit 8\nshift 6\nexec "$@"\n')
+    (tmp_path / "sanitizer").chmod(0o755)
+    body = "import os\n    assert os.environ['PYTORCH_NO_CUDA_MEMORY_CACHING'] == '1'"
+    pytest_of(tmp_path, body)
+    monkeypatch.setattr(gpu, "FEW", "test_it")
+    monkeypatch.setattr("shutil.which", lambda _: str(tmp_path / "sanitizer"))
+    (found,) = gpu.sanitize("racecheck", setting_of(tmp_path))
+    assert found.lines[0].startswith("racecheck: Tests, `-q")
+    assert "1 passed" in found.lines[0]
+    with pytest.raises(KernelError, match="exit status 8"):
+        list(gpu.sanitize("memcheck", setting_of(tmp_path)))
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    (found,) = gpu.sanitize("racecheck", setting_of(tmp_path))
+    assert "compute-sanitizer is not there" in found.lines[0]
+
+
 def test_tests_that_are_all_skipped_fail_their_part(tmp_path: Path) -> None:
     """A device that torch does not see in the other process must not pass for a device that passed."""
     with pytest.raises(KernelError, match="expected some tests to pass"):
