@@ -6,6 +6,7 @@ Kernels are launched through the shim of tests/emit in place of nvrtc.py; everyt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -156,10 +157,24 @@ def test_compiles_whole_forward_and_backward(built: dict[str, tuple[Kernel, Modu
         assert largest(a, b) < 1e-12 * max(1.0, float(b.abs().max()))
 
 
-def test_operands_elsewhere_are_refused() -> None:
+@pytest.mark.parametrize("backend", ["cuda", "cuda-atomic"])
+def test_operands_elsewhere_are_refused(backend: str) -> None:
     (x, y, w), indices = operands()
     with pytest.raises(ValueError, match="expected a CUDA tensor for this backend; choose"):
-        load(RECIPES["convolution"], "cuda")(x, y, w, *indices, 2)
+        load(RECIPES["convolution"], backend)(x, y, w, *indices, 2)
+
+
+def test_sums_in_any_order_have_the_same_values_and_gradients(
+    built: dict[str, tuple[Kernel, ModuleType]], launched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = built["convolution"][1]
+    meaning, function = load_module(RECIPES["convolution"], "torch")
+    implement = partial(OnTensors, atomic=True)
+    kernel = Kernel(module, meaning, function, "atomic_on_cpu", device="cpu", implement=implement)
+    monkeypatch.setattr(orders, "load", lambda recipe, backend: kernel if backend == "cuda" else load(recipe, backend))
+    Problem(RECIPES["convolution"], torch.float64, 37, SIZES, EXTENTS, device=CPU).check("cuda")
+    assert not any("_sum_" in name for name in launched)
+    assert [name for name in launched if "_together_" in name]
 
 
 def test_layers_of_a_package_take_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
