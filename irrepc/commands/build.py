@@ -101,12 +101,13 @@ def cuda_modules(folder: Path) -> tuple[Path, ...]:
 
 
 def launched(file: Path, real: str, channels: Channels) -> Iterator[Wanted]:
-    """Every kernel of a module for a dtype and widths, as the module itself compiles it."""
+    """Every kernel of a module for a dtype and widths, as the module itself compiles it, in order and with atomics."""
     module = _load(file)
     for name, threads in module.KERNELS.items():
         extents = {axis: _extent(file, name, axis, channels) for axis in threads.axes}
-        defines = module.defines(name, getattr(torch, real), **extents)
-        yield Wanted(file, name, module.source(), defines, module.nvrtc)
+        for atomic in (False, True) if threads.adds else (False,):
+            defines = module.defines(name, getattr(torch, real), atomic, **extents)
+            yield Wanted(file, name, module.source(), defines, module.nvrtc)
 
 
 def _extent(file: Path, name: str, axis: str, channels: Channels) -> int:

@@ -22,7 +22,7 @@ from irrepc.runtime.load import Function, load
 
 PHASES = ("forward", "forward + forces", "train step")
 """The value; with the gradients with respect to every operand; with the gradients of these."""
-BACKENDS = ("cuda", "torch")
+BACKENDS = ("cuda", "cuda-atomic", "torch")
 CHECKED = (60, 1200)
 """Nodes and edges of the graph on which contenders are compared before larger ones are timed."""
 SPECIES = 10
@@ -60,7 +60,7 @@ def convolution_contest(
     floors = floor_seconds(recipe, edges, nodes, {"u": channels}, Machine(ceilings.copied, ceilings.flops))
     sized = (nodes, edges, channels) == TARGET_SIZE
     return Contest(
-        f"convolution, lmax {lmax}, C = {channels}, {nodes:,} nodes, {edges:,} edges",
+        convolution_title(lmax, channels, nodes, edges),
         PHASES,
         tuple(convolutions(recipe, lmax, channels, *CHECKED, device)),
         tuple(convolutions(recipe, lmax, channels, nodes, edges, device)),
@@ -68,6 +68,11 @@ def convolution_contest(
         (1e3 * cached_seconds(recipe, lmax, edges, channels, ceilings), 0.0, 0.0),
         tuple(TARGETS.get((lmax, phase), 0.0) if sized else 0.0 for phase in range(len(PHASES))),
     )
+
+
+def convolution_title(lmax: int, channels: int, nodes: int, edges: int) -> str:
+    """What a convolution is called in reports."""
+    return f"convolution, lmax {lmax}, C = {channels}, {nodes:,} nodes, {edges:,} edges"
 
 
 def harmonics_contest(lmax: int, rows: int, ceilings: Ceilings, device: torch.device) -> Contest:
@@ -179,7 +184,7 @@ def kernel_of(recipe: Recipe, indices: tuple[Index, ...], extents: tuple[int, ..
 
 
 def ours(case: Case) -> Iterator[Contender]:
-    """Our kernels: CUDA, then the torch text."""
+    """Our kernels: CUDA, in order and with sums in any order, then the torch text."""
     for backend in BACKENDS:
         yield Contender(f"irrepc {backend}", case.ours(backend), case.inputs, len(PHASES))
 

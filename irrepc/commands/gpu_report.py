@@ -70,7 +70,7 @@ def table(measured: Measured) -> Iterator[str]:
         ours = row.timings[0]
         peers = _times(t for t, name in zip(row.timings, names, strict=True) if not name.startswith("irrepc"))
         taken = ours.best if isinstance(ours, Timing) else 0.0
-        cells.append(f"{100 * row.floor / taken:.0f} %" if taken else "-")
+        cells.append(f"{100 * row.floor / taken:.0f} %" if taken and row.floor else "-")
         cells.append(f"{min(peers) / taken:.1f}x" if taken and peers else "-")
         yield f"| {row.phase} | {' | '.join(cells)} |"
     if notes:

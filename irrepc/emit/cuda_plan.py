@@ -8,7 +8,8 @@ What a thread does is decided by the outputs it computes:
   warps     outputs that need a sum over all channels: one warp for each row; lanes walk the channels, and what they
             have summed is added up across the warp at the end, in a fixed order
 
-No two threads write the same number, so there are no atomics and results do not depend on the order of execution.
+No two threads write the same number, so there are no atomics and results do not depend on the order of execution;
+cuda_merge says where the user may choose otherwise.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Launch:
     lanes   the channel axes over which threads are spread
     pack    channels for each thread in float32, a power of two; in float64 it is one
     kernel  the part restricted to the outputs of this launch
+    adds    (output, index): its rows are added up to those of the index, by the launch itself with the macro ATOMIC
     """
 
     name: str
@@ -53,12 +55,14 @@ class Launch:
     pack: int
     kernel: Kernel
     groups: tuple[Group, ...]
+    adds: tuple[tuple[str, str], ...] = ()
 
 
-def launches(part: Kernel, name: str) -> tuple[Launch, ...]:
+def launches(part: Kernel, name: str, adds: tuple[tuple[str, str], ...] = ()) -> tuple[Launch, ...]:
     """The launches of an optimised part that scatters through one index; components without an equation are not named.
 
     name  of the emitted function; that of a launch has the names of its outputs behind it
+    adds  as those of a launch
     Raises KernelError for an output with channels that needs a sum over channels first and is summed over rows.
     """
     axes = {Ref(o.name, i): a for o in part.operands.values() for i, a in enumerate(o.components)}
@@ -71,7 +75,8 @@ def launches(part: Kernel, name: str) -> tuple[Launch, ...]:
         words = [name, *(o.name for o in kernel.outputs)]
         if any(o.name == other and key != (kind, lanes) for key, other in used for o in kernel.outputs):
             words += lanes or (kind,)
-        out.append(Launch("_".join(words), kind, lanes, _pack(kind, kernel, groups), kernel, groups))
+        added = tuple(pair for pair in adds if pair[0] in {o.name for o in kernel.outputs})
+        out.append(Launch("_".join(words), kind, lanes, _pack(kind, kernel, groups), kernel, groups, added))
     return tuple(out)
 
 

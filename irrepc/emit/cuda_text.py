@@ -13,6 +13,8 @@ from irrepc.emit.printer import WIDTH, Constants, assignment, expression, variab
 from irrepc.emit.views import gathered, offsets, product_text, used_inputs, width
 from irrepc.ir.kernel import Axes, Ref
 
+TILE = 32
+"""Components that a warp lays down in shared memory at a time, to write them row after row."""
 _INDENT = "    "
 _ROWS = "const long long* __restrict__ "
 
@@ -30,7 +32,7 @@ def arguments(launch: Launch) -> tuple[tuple[str, str], ...]:
     """
     inputs, scatter = used_inputs(launch.kernel), launch.kernel.outputs[0].index
     out = [("const REAL* __restrict__ ", o.name) for o in inputs]
-    out += [(_ROWS, f"{g}_of") for g in gathered(inputs, scatter)]
+    out += [(_ROWS, f"{g}_of") for g in dict.fromkeys((*gathered(inputs, scatter), *(i for _, i in launch.adds)))]
     order = visiting(launch)
     if order is not None:
         out.append((_ROWS, f"{order}_order"))
@@ -62,6 +64,17 @@ def visiting(launch: Launch) -> str | None:
     return max(sizes, key=lambda name: sizes[name], default=None)
 
 
+def is_staged(launch: Launch) -> bool:
+    """Whether lanes hand over what they computed, so that neighbours write neighbouring numbers.
+
+    A lane that writes a row by itself touches a sector of 32 bytes for each number, and a cache that writes through
+    passes every one of them on: for rows of W numbers a warp sends 32 W sectors in place of 4 W in float32.
+    """
+    if launch.kind != "rows" or is_sum(launch) or visiting(launch) is not None:
+        return False
+    return any(len(run) > 1 for group in launch.groups for run in _runs(group))
+
+
 class _Writer:
     """Writes one launch."""
 
@@ -78,15 +91,21 @@ class _Writer:
         self.row = own[0] if own else "edge"
         # The channel axis along which a thread has PACK neighbours, where values are Channels.
         self.vector = launch.lanes[-1] if launch.lanes else ""
+        self.adds = dict(launch.adds)
+        self.staged = is_staged(launch)
+        self.runs = {ref: run for group in launch.groups for run in _runs(group) for ref in run} if self.staged else {}
 
     def function(self) -> list[str]:
         """The text of the launch."""
         groups = self.launch.groups
         *most, last = (f"{kind}{name}" for kind, name in arguments(self.launch))
-        lines = [f'extern "C" __global__ void __launch_bounds__(THREADS) {self.launch.name}(']
+        lines = [f'extern "C" __global__ void BOUNDS {self.launch.name}(']
         lines += _indent([*(f"{p}," for p in most), f"{last})"])
         lines.append("{")
         lines += _indent([f"const REAL {line.replace('  #', ';  //')}" for line in self.constants.lines("REAL")])
+        if self.staged:
+            longest = max(len(run) for run in self.runs.values()) | 1
+            lines.append(f"{_INDENT}__shared__ REAL tiles[THREADS / 32][32 * {longest}];")
         lines += _indent(self._place())
         if len(groups) == 1:
             lines += _indent(self._group(groups[0]))
@@ -106,6 +125,11 @@ class _Writer:
         tile = "warp" if count == 1 else f"warp / {count}"
         if self.kind == "warps":
             lines += ["const int lane = threadIdx.x % 32;", f"const long long place = {tile};"]
+        elif self.staged:
+            lines += ["const int lane = threadIdx.x % 32;", "REAL* const tile = tiles[threadIdx.x / 32];"]
+            lines += [f"const long long left = rows - {tile if count == 1 else f'({tile})'} * 32;"]
+            lines += ["if (left <= 0) return;", "// Lanes beyond the last row compute it again, and write nothing."]
+            return [*lines, "const long long place = rows - left + (lane < left ? lane : left - 1);"]
         elif self.kind == "rows":
             tile = tile if count == 1 else f"({tile})"
             lines.append(f"const long long place = {tile} * 32 + threadIdx.x % 32;")
@@ -157,10 +181,11 @@ class _Writer:
     def _pointers(self, used: set[str], again: str = "") -> list[str]:
         """Where the rows of inputs begin, and of outputs when they are written once for each row."""
         lines = []
-        for o in (*used_inputs(self.kernel), *(() if self.is_sum else self.kernel.outputs)):
+        for o in (*used_inputs(self.kernel), *(() if self.is_sum or self.staged else self.kernel.outputs)):
             if o.rows is None or o.name not in used:
                 continue
             row = self.row if o.index is None else o.index if o.index == self.scatter else f"{o.index}_of[{self.row}]"
+            row = f"chosen({row}, {self.adds[o.name]}_of[{row}])" if o.name in self.adds else row
             const = "const " if o in self.kernel.inputs else ""
             lines.append(f"{const}REAL* {o.name}_row = {o.name} + {row} * {_grouped(width(o))}{again};")
         return lines
@@ -210,9 +235,25 @@ class _Writer:
             case "once":
                 return _statement("if (lane == 0) " + name, "+=", right, note)
         if self.axes[s.target]:
-            return [f"store({self._cell(s.target)}, {right});{_comment(note)}"]
+            return [f"{self._store(s.target)}, {right});{_comment(note)}"]
+        if self.staged:
+            run = self.runs[s.target]
+            place = f"tile[lane * {len(run) | 1} + {run.index(s.target)}]"
+            lines = _statement(place, "=", right, note)
+            return [*lines, self._hand_over(run)] if s.target == run[-1] else lines
         first = "if (lane == 0) " if self.kind == "warps" else ""
         return _statement(f"{first}{self._cell(s.target, '[]')}", "=", right, note)
+
+    def _store(self, target: Ref) -> str:
+        """The beginning of a call that writes channels."""
+        return f"{'bring' if target.operand in self.adds else 'store'}({self._cell(target)}"
+
+    def _hand_over(self, run: tuple[Ref, ...]) -> str:
+        """The warp writes a run of components of its rows."""
+        o = self.operands[run[0].operand]
+        column = self.starts[o.name][run[0].component].upper()
+        start = f"{o.name} + (rows - left) * {_grouped(width(o))}" + (f" + {column}" if column not in ("", "0") else "")
+        return f"write_rows<{len(run)}>(tile, {start}, {width(o).upper()}, lane, left);"
 
     def _ending(self, adding: list[Ref]) -> list[str]:
         """Sums across the warp, and accumulators written."""
@@ -223,7 +264,7 @@ class _Writer:
             if any(t.operand == o.name for t in adding):
                 lines.append(f"REAL* {o.name}_row = {o.name} + place * {_grouped(width(o))};")
         if self.kind == "channels":
-            return [*lines, *(f"store({self._cell(t)}, {variable(t)});" for t in adding)]
+            return [*lines, *(f"{self._store(t)}, {variable(t)});" for t in adding)]
         writes = [f"{self._cell(t, '[]')} = {variable(t)};" for t in adding]
         if self.kind == "rows":
             return [*lines, *writes]
@@ -251,6 +292,18 @@ class _Writer:
         if brackets:
             return f"{base}[{column}]"
         return base if column == "0" else f"{base} + {column}"
+
+
+def _runs(group: Group) -> list[tuple[Ref, ...]]:
+    """What a group stores, in order, cut into neighbouring components of an operand."""
+    runs: list[list[Ref]] = []
+    for ref in (s.target for nest in group.nests for s in nest.steps if s.verb == "store"):
+        last = runs[-1][-1] if runs and len(runs[-1]) < TILE else None
+        if last is not None and (ref.operand, ref.component) == (last.operand, last.component + 1):
+            runs[-1].append(ref)
+        else:
+            runs.append([ref])
+    return [tuple(run) for run in runs]
 
 
 def _counters(axes: Axes, start: str) -> list[str]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from irrepc.algebra.recipe import Recipe
 from irrepc.emit.costs import CostLine, Traffic, cost_lines, cost_table, traffic
-from irrepc.emit.cuda_module import LaunchedPart, cuda_function, cuda_parts, cuda_table, cuda_text
+from irrepc.emit.cuda_module import Launched, cuda_function, cuda_launches, cuda_table, cuda_text
 from irrepc.emit.llvm_module import llvm_functions, llvm_texts
 from irrepc.emit.numba_text import numba_function
 from irrepc.emit.printer import Constants
@@ -102,20 +102,20 @@ def compose(title: str, entries: tuple[Entry, ...], backend: str, command: str) 
     everything = [k for ks in by_entry.values() for k in ks]
     cut = scheduled_by_index if backend == "cuda" else scheduled
     parts_of = [parts for entry in entries for parts in cut(entry)]
-    launched: list[tuple[LaunchedPart, ...]] = []
+    launched: list[Launched] = []
     if backend == "torch":
         constants = Constants.of(block.kernel for parts in parts_of for block in parts)
         functions = [torch_function(k, b, constants) for k, b in zip(everything, parts_of, strict=True)]
         module_constants = constants.lines()
     elif backend == "cuda":
-        launched = [cuda_parts(k, b) for k, b in zip(everything, parts_of, strict=True)]
+        launched = [cuda_launches(k, b) for k, b in zip(everything, parts_of, strict=True)]
         functions = [cuda_function(k, p) for k, p in zip(everything, launched, strict=True)]
         module_constants = ()
     else:
         write = numba_function if backend == "numba" else llvm_functions
         functions = [write(k, b) for k, b in zip(everything, parts_of, strict=True)]
         module_constants = ()
-    launches = tuple(launch for parts in launched for part in parts for launch in part.launches)
+    launches = tuple(launch for of_kernel in launched for launch in of_kernel.launches)
     template = f"{backend}/module.py.jinja"
     costs = tuple(
         line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from irrepc.runtime.ops import Implement, Kernel
 from irrepc.runtime.store import load_module
 from irrepc.runtime.tensors import OnTensors
 
-CHOICES = ("auto", *BACKENDS)
+ATOMIC = "cuda-atomic"
+CHOICES = ("auto", *BACKENDS, ATOMIC)
 Function = Callable[..., Any]
 
 
@@ -33,7 +34,9 @@ def load(recipe: Recipe, backend: str = "auto") -> Function:
     """The kernel of a recipe as a torch function: operands, indices, channel extents -> output or tuple.
 
     backend  "torch": unrolled tensor code on any device; "llvm": vector code on CPU tensors, the fast way;
-             "numba": compiled loops on CPU tensors, readable; "cuda": CUDA C++ on CUDA tensors;
+             "numba": compiled loops on CPU tensors, readable; "cuda": CUDA C++ on CUDA tensors, the same bits
+             in every run; "cuda-atomic": the same kernels, but gradients that are sums over edges are added up in any
+             order, which is faster and makes last digits differ by the run;
              "auto": llvm on CPU tensors, cuda on CUDA tensors, torch elsewhere, decided at each call by the device of
              the first operand
     Raises BackendError for an unknown backend.  What cannot be compiled for a CUDA device raises CudaError at its
@@ -46,6 +49,8 @@ def load(recipe: Recipe, backend: str = "auto") -> Function:
             return _compiled(recipe, backend)
         case "cuda":
             return _compiled(recipe, backend, "cuda", OnTensors)
+        case "cuda-atomic":
+            return _compiled(recipe, "cuda", "cuda", partial(OnTensors, atomic=True), "_atomic")
         case _:
             return _auto(recipe)
 
@@ -63,10 +68,12 @@ def _torch(recipe: Recipe) -> Function:
     return call
 
 
-def _compiled(recipe: Recipe, backend: str, device: str = "cpu", implement: Implement = OnArrays) -> Function:
+def _compiled(
+    recipe: Recipe, backend: str, device: str = "cpu", implement: Implement = OnArrays, variant: str = ""
+) -> Function:
     module, name = load_module(recipe, backend)
     meaning, _ = load_module(recipe, "torch")
-    return Kernel(module, meaning, name, f"{backend}_{digest(recipe)}", device=device, implement=implement)
+    return Kernel(module, meaning, name, f"{backend}{variant}_{digest(recipe)}", device=device, implement=implement)
 
 
 def _auto(recipe: Recipe) -> Function:

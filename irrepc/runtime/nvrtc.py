@@ -4,13 +4,14 @@ Free-standing: it needs torch and the standard library, nothing of irrepc, and t
 
 Machine code (a cubin, made for one architecture) is looked for in the folder `cubin` beside this file, where
 `irrepc build` puts it, then in the cache, and is compiled last of all; no header and no compiler but NVRTC is needed,
-which comes with torch.
+which comes with torch.  Code for 8.0 serves 8.9 too, but no 9.0 (CUDA C++ Programming Guide, binary compatibility).
 """
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import json
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ OPTIONS = ("--std=c++17", "--ptxas-options=-v")
 """-v makes the log say what each kernel takes.  No fast math: it costs digits and brings nothing here."""
 SAID = (r"Used (\d+) registers", *(rf"(\d+) bytes {s}" for s in ("spill stores", "spill loads", "stack frame", "smem")))
 """How the log says each of the Resources."""
+MOST = 250  # registers of a thread: with 255 there are no more
 AHEAD = Path(__file__).resolve().parent / "cubin"
 """Machine code made ahead, for computers without NVRTC."""
 CACHE_VARIABLE = "IRREPC_CACHE"
@@ -67,17 +69,19 @@ def compile_source(source: str, defines: Defines, arch: str) -> Compiled:
     source   header-free text with extern "C" kernels
     defines  macros, (name, value) each
     arch     "sm_90": the architecture it is for
-    Raises CudaError when NVRTC is missing or does not know the architecture, when the text does not compile (with the
-    log), or when the cache cannot be written.
+    Raises CudaError without NVRTC, for an architecture it does not know, text that does not compile (with the log), or
+    a cache that cannot be written.
     """
-    key = digest(source, defines, arch)
-    ahead = _read(AHEAD / f"{key}.cubin")
-    if ahead is not None:
-        return ahead
-    nvrtc = find_nvrtc()
-    file = cache_folder() / f"{key}.{nvrtc.version}.cubin"
-    kept = _read(file)
-    if kept is not None:
+    for older in (f"{arch[:-1]}{minor}" for minor in range(int(arch[-1]), -1, -1)):
+        ahead = _read(AHEAD / f"{digest(source, defines, older)}.cubin")
+        if ahead is not None:
+            return ahead
+    try:
+        nvrtc = find_nvrtc()
+    except CudaError as error:
+        raise CudaError(f"compile for {arch} with {dict(defines)}: {_made_ahead()}; {error}") from error
+    file = cache_folder() / f"{digest(source, defines, arch)}.{nvrtc.version}.cubin"
+    if (kept := _read(file)) is not None:
         return kept
     try:
         with _turn(file):
@@ -100,17 +104,15 @@ def digest(source: str, defines: Defines, arch: str) -> str:
 
 def cache_folder() -> Path:
     """Where machine code is kept: $IRREPC_CACHE, or the user's cache folder."""
-    place = os.environ.get(CACHE_VARIABLE)
     user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return (Path(place) if place else Path(user) / "irrepc") / "cubin"
+    return Path(os.environ.get(CACHE_VARIABLE) or Path(user) / "irrepc") / "cubin"
 
 
 def write_cubin(file: Path, compiled: Compiled) -> None:
     """Write machine code and the log beside it, each whole or not at all, the machine code last."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for path, content in ((file.with_suffix(".log"), compiled.log.encode()), (file, compiled.cubin)):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(content)
+        (temporary := path.with_name(f".{path.name}.{os.getpid()}")).write_bytes(content)
         os.replace(temporary, path)
 
 
@@ -118,8 +120,8 @@ def read_resources(log: str) -> dict[str, Resources]:
     """What each kernel takes, read from the compiler's log."""
     out = {}
     for entry in log.split("Compiling entry function ")[1:]:
-        said = [re.search(pattern, entry) for pattern in SAID]
-        out[entry.split("'")[1]] = Resources(*(0 if match is None else int(match[1]) for match in said))
+        said = (re.search(pattern, entry) for pattern in SAID)
+        out[entry.split("'")[1]] = Resources(*(int(match[1]) if match else 0 for match in said))
     return out
 
 
@@ -127,15 +129,21 @@ def _read(file: Path) -> Compiled | None:
     """Machine code from a file, if it is there."""
     if not file.is_file():
         return None
-    log = file.with_suffix(".log").read_text(encoding="utf-8")
-    return Compiled(file.read_bytes(), log, read_resources(log))
+    return Compiled(file.read_bytes(), log := file.with_suffix(".log").read_text("utf-8"), read_resources(log))
+
+
+def _made_ahead() -> str:
+    """For an error: what there is in place of it."""
+    made = json.loads(file.read_text("utf-8"))["kernels"] if (file := AHEAD / "manifest.json").is_file() else ()
+    known = sorted({(entry["arch"], entry["kernel"]) for entry in made})
+    return f"made ahead is {', '.join(' for '.join(reversed(k)) for k in known) or 'nothing'}, of some channels each"
 
 
 @contextmanager
 def _turn(file: Path) -> Iterator[None]:
     """Wait for other processes and threads that compile the same; the lock ends with the process that holds it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file.parent / f".{file.stem}.lock", "w") as handle:
+    with (file.parent / f".{file.stem}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -150,7 +158,7 @@ class Nvrtc:
         self.version = f"{major.value}.{minor.value}"
 
     def compile(self, source: str, defines: Defines, arch: str) -> Compiled:
-        """Compile, without any cache; arguments and errors as compile_source."""
+        """Compile, without any cache, and without spills where registers suffice; arguments, errors as there."""
         known = self.architectures()
         if arch not in known:
             raise CudaError(
@@ -173,21 +181,22 @@ class Nvrtc:
             cubin = self._text(program, "nvrtcGetCUBINSize", "nvrtcGetCUBIN")
         finally:
             self.library.nvrtcDestroyProgram(ctypes.byref(program))
-        return Compiled(cubin, log, read_resources(log))
+        made, blocks = Compiled(cubin, log, read_resources(log)), int(dict(defines).get("BLOCKS", 5)) - 1
+        if blocks and any(r.spill_stores and r.registers < MOST for r in made.resources.values()):
+            # The compiler aims at many warps at a time and would rather spill a little: ask for few and few again.
+            return self.compile(source, (*(d for d in defines if d[0] != "BLOCKS"), ("BLOCKS", str(blocks))), arch)
+        return made
 
     def architectures(self) -> tuple[str, ...]:
         """The names of the architectures it compiles for."""
-        count = ctypes.c_int()
-        self._check("nvrtcGetNumSupportedArchs", ctypes.byref(count))
+        self._check("nvrtcGetNumSupportedArchs", ctypes.byref(count := ctypes.c_int()))
         numbers = (ctypes.c_int * count.value)()
         self._check("nvrtcGetSupportedArchs", numbers)
         return tuple(f"sm_{number}" for number in numbers)
 
     def _text(self, program: ctypes.c_void_p, ask_size: str, ask: str) -> bytes:
-        size = ctypes.c_size_t()
-        self._check(ask_size, program, ctypes.byref(size))
-        buffer = ctypes.create_string_buffer(size.value)
-        self._check(ask, program, buffer)
+        self._check(ask_size, program, ctypes.byref(size := ctypes.c_size_t()))
+        self._check(ask, program, buffer := ctypes.create_string_buffer(size.value))
         return buffer.raw
 
     def _check(self, name: str, *arguments: Any) -> None:
@@ -249,8 +258,7 @@ def launcher(source: str, name: str, defines: Defines, device: int) -> Launch:
     source, defines  as for compile_source;  name  of the extern "C" kernel;  device  its number in torch
     Raises CudaError when it cannot be compiled or loaded, or when this first call is inside a CUDA graph's capture.
     """
-    driver = find_driver()
-    if driver.capturing():
+    if (driver := find_driver()).capturing():
         raise CudaError(
             f"{name}: got its first call while a CUDA graph is captured; expected the kernel to be loaded before; "
             "do: call once before the capture, as torch.cuda.graph asks for anyway"
@@ -327,8 +335,7 @@ class Driver:
     @contextmanager
     def inside(self, context: int) -> Iterator[None]:
         """Make a context current.  A thread that has not worked with CUDA yet, as those of autograd, has none."""
-        current = ctypes.c_void_p()
-        self.check("cuCtxGetCurrent", self.library.cuCtxGetCurrent(ctypes.byref(current)))
+        self.check("cuCtxGetCurrent", self.library.cuCtxGetCurrent(ctypes.byref(current := ctypes.c_void_p())))
         if current.value == context:
             yield
             return
@@ -347,8 +354,7 @@ class Driver:
         """The driver's words for a code."""
         words = []
         for ask in (self.library.cuGetErrorName, self.library.cuGetErrorString):
-            text = ctypes.c_char_p()
-            ask(code, ctypes.byref(text))
+            ask(code, ctypes.byref(text := ctypes.c_char_p()))
             words.append((text.value or b"unknown").decode())
         return f"{words[0]} ({code}, {words[1]})"
 

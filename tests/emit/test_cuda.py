@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from irrepc.emit.module import Entry, kernels
 from irrepc.ir.kernel import Kernel
-from tests.emit.shim.host import ABSENT, COMPILER, build, emitted, indices, operands, run_poisoned
+from tests.emit.shim.host import ABSENT, COMPILER, build, emitted, every_launch, indices, operands, run_poisoned
 from tests.kernels import RECIPES, convolution
 
 BOUNDS = {torch.float64: 1e-12, torch.float32: 2e-5}
@@ -43,12 +44,20 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], M
         for real, sizes in channels_of(name).items():
             for channels in sizes:
                 extents = widths(forward, channels)
-                wanted += [(module.source(), k, module.defines(k, real, **extents)) for k in module.KERNELS]
+                wanted += every_launch(module, real, extents)
     host = build(wanted, folder)
     for (_, backend), module in known.items():
         if backend == "cuda":
             module.nvrtc = host
     return known
+
+
+def ways(kernel: Kernel, rows: int) -> list[dict[str, Any]]:
+    """Options with which a kernel's function is called: outputs one by one, too, and sums in any order."""
+    if rows != 7:
+        return [{}]
+    each = [{"wanted": tuple(o is other for other in kernel.outputs)} for o in kernel.outputs]
+    return [{}, {"atomic": True}, *(each if len(each) > 1 else ())]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -61,14 +70,36 @@ def test_cuda_text_equals_the_torch_text(name: str, rows: int, modules: dict[tup
                 extents = widths(kernel, channels)
                 inputs = operands(kernel, extents, rows, real)
                 exact = [t.double() for t in inputs]
-                got = run_poisoned(ours, kernel, inputs, extents, rows)
                 right = getattr(meaning, kernel.name)(*exact, *indices(kernel, meaning, rows), *extents.values())
-                for o, a, b in zip(kernel.outputs, got, right if isinstance(right, tuple) else (right,), strict=True):
-                    where = (kernel.name, o.name, extents, real)
-                    assert a.dtype == real
-                    assert a.shape == b.shape, where
-                    scale = max(1.0, float(b.abs().max())) if b.numel() else 1.0
-                    assert ((a - b).abs() <= BOUNDS[real] * scale).all(), where
+                right = right if isinstance(right, tuple) else (right,)
+                for options in ways(kernel, rows):
+                    got = run_poisoned(ours, kernel, inputs, extents, rows, **options)
+                    wanted = options.get("wanted", (True,) * len(right))
+                    for o, want, a, b in zip(kernel.outputs, wanted, got, right, strict=True):
+                        where = (kernel.name, o.name, extents, real, options)
+                        assert a is not None or not want, where
+                        if a is None or not want:
+                            continue
+                        assert (a.dtype, a.shape) == (real, b.shape), where
+                        scale = max(1.0, float(b.abs().max())) if b.numel() else 1.0
+                        assert ((a - b).abs() <= BOUNDS[real] * scale).all(), where
+
+
+@pytest.mark.parametrize(("name", "always"), [("convolution, two widths", False), ("in groups", True)])
+def test_sums_are_made_of_written_rows_where_reading_again_moves_more(
+    name: str, always: bool, modules: dict[tuple[str, str], ModuleType]
+) -> None:
+    """To add up 4 numbers, 4 weights and messages of 8 would be read: rows are as dear.  To add up 9, 11 and 35."""
+    module = modules[name, "cuda"]
+    kernel = kernels(Entry("kernel", CASES[name]))[1]
+    extents = widths(kernel, 64)
+    inputs = operands(kernel, extents, 7, torch.float64)
+    for atomic in (False, True):
+        module.nvrtc.launches.clear()
+        run_poisoned(module, kernel, inputs, extents, 7, atomic=atomic)
+        launched = module.nvrtc.launches
+        assert any("_together_" in launch for launch in launched) == (atomic or always)
+        assert any("_sum_" in launch for launch in launched) == (always and not atomic)
 
 
 def test_the_large_kernel_has_groups_and_the_small_ones_channels_in_packs(

@@ -15,7 +15,17 @@ from irrepc.errors import KernelError
 from irrepc.ir.check import check
 from irrepc.ir.interpret import interpret
 from irrepc.ir.kernel import Equation, Kernel, Operand, Ref, Term
-from tests.emit.shim.host import ABSENT, COMPILER, SIZES, build, emitted, indices, operands, run_poisoned
+from tests.emit.shim.host import (
+    ABSENT,
+    COMPILER,
+    SIZES,
+    build,
+    emitted,
+    every_launch,
+    indices,
+    operands,
+    run_poisoned,
+)
 from tests.kernels import RECIPES
 
 ROWS = 9
@@ -61,7 +71,7 @@ def test_sums_in_every_place(form: str, tmp_path: Path, monkeypatch: pytest.Monk
     recipe = RECIPES["harmonics"]
     ours = emitted(recipe, "cuda", tmp_path, form)
     extents = {a: 5 + 34 * i for i, a in enumerate(kernel.channels)}
-    ours.nvrtc = build([(ours.source(), k, ours.defines(k, torch.float64, **extents)) for k in ours.KERNELS], tmp_path)
+    ours.nvrtc = build(every_launch(ours, torch.float64, extents), tmp_path)
     for order in kernels(Entry(form, recipe)):
         own = {a: extents[a] for a in order.channels}
         inputs = operands(order, own, ROWS, torch.float64)

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(bool(reason()), reason=reason() or "NVRTC is her
 SLOW = ((), pytest.mark.slow)
 MATRIX = [
     *((name, lmax, "float32") for name in ("harmonics", "wigner", "convolution") for lmax in range(1, 5)),
-    *(("contraction", lmax, "float32") for lmax in (1, 2)),
+    *(("contraction", lmax, "float32") for lmax in (1, 2, 3)),
     *((name, lmax, "float64") for name in ("harmonics", "wigner", "convolution", "contraction") for lmax in (1, 2)),
 ]
 """What is asked for; in float64 there are registers for half as many numbers."""
@@ -55,14 +55,15 @@ def recipe_of(name: str, lmax: int) -> Recipe:
     return part.entries[0].recipe
 
 
-def compiled(module: ModuleType, real: str) -> dict[tuple[str, str], Compiled]:
-    """The code of every kernel of a module by name and architecture."""
-    jobs = [(name, arch) for name in module.KERNELS for arch in ARCHITECTURES]
+def compiled(module: ModuleType, real: str) -> dict[tuple[str, str, bool], Compiled]:
+    """The code of every kernel of a module by name, architecture, and whether it adds to sums at once."""
+    ways = [(name, atomic) for name, threads in module.KERNELS.items() for atomic in {False, threads.adds}]
+    jobs = [(name, arch, atomic) for name, atomic in ways for arch in ARCHITECTURES]
 
-    def run(job: tuple[str, str]) -> Compiled:
-        name, arch = job
+    def run(job: tuple[str, str, bool]) -> Compiled:
+        name, arch, atomic = job
         extents = dict.fromkeys(module.KERNELS[name].axes, CHANNELS)
-        return compile_source(module.source(), module.defines(name, getattr(torch, real), **extents), arch)
+        return compile_source(module.source(), module.defines(name, getattr(torch, real), atomic, **extents), arch)
 
     with ThreadPoolExecutor(len(sched_getaffinity(0))) as pool:
         return dict(zip(jobs, pool.map(run, jobs), strict=True))
@@ -71,10 +72,12 @@ def compiled(module: ModuleType, real: str) -> dict[tuple[str, str], Compiled]:
 @pytest.mark.parametrize(("name", "lmax", "real"), [pytest.param(*c, marks=SLOW[c[1] > 2]) for c in MATRIX])
 def test_nothing_is_spilled(name: str, lmax: int, real: str, tmp_path: Path) -> None:
     module = emitted(recipe_of(name, lmax), "cuda", tmp_path)
-    for (kernel, arch), code in compiled(module, real).items():
+    for (kernel, arch, atomic), code in compiled(module, real).items():
         taken = code.resources[kernel]
-        assert not taken.spill_stores + taken.spill_loads + taken.stack, (kernel, arch, taken)
-        assert taken.shared == 0
+        assert not taken.spill_stores + taken.spill_loads + taken.stack, (kernel, arch, atomic, taken)
+        # Lanes that write rows together lay down 32 components of 32 rows, one place more for each row, in 4 warps.
+        size = 4 if real == "float32" else 8
+        assert taken.shared <= (4 * 32 * 33 * size if module.KERNELS[kernel].lanes == () else 0)
 
 
 @pytest.mark.parametrize("name", RECIPES)

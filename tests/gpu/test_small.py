@@ -21,6 +21,12 @@ def test_every_kind_of_kernel(name: str, dtype: torch.dtype) -> None:
     Problem(RECIPES[name], dtype, 37, SIZES, EXTENTS).check()
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_sums_in_any_order(name: str) -> None:
+    for dtype in DTYPES:
+        Problem(RECIPES[name], dtype, 37, SIZES, EXTENTS).check("cuda-atomic")
+
+
 @pytest.mark.parametrize("rows", [0, 1, 2])
 @pytest.mark.parametrize("name", RECIPES)
 def test_few_rows(name: str, rows: int) -> None:

@@ -6,6 +6,7 @@ Kernels are launched through the shim of tests/emit in place of nvrtc.py; everyt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,7 @@ from irrepc.runtime.load import load
 from irrepc.runtime.ops import Kernel
 from irrepc.runtime.store import load_module
 from irrepc.runtime.tensors import OnTensors
-from tests.emit.shim.host import ABSENT, COMPILER, build
+from tests.emit.shim.host import ABSENT, COMPILER, build, every_launch
 from tests.emit.test_numbers import load as load_text
 from tests.gpu import orders
 from tests.gpu.orders import Problem
@@ -43,10 +44,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Kernel, M
     modules = {name: emitted(name, RECIPES[name], folder) for name in NAMES}
     reals = (torch.float32, torch.float64)
     wanted = [
-        (m.source(), k, m.defines(k, real, **{a: EXTENTS[a] for a in m.KERNELS[k].axes}))
+        launch
         for m in modules.values()
-        for k in m.KERNELS
         for real in reals
+        for launch in every_launch(m, real, {a: EXTENTS[a] for k in m.KERNELS.values() for a in k.axes})
     ]
     host = build(wanted, folder)
     out = {}
@@ -156,10 +157,24 @@ def test_compiles_whole_forward_and_backward(built: dict[str, tuple[Kernel, Modu
         assert largest(a, b) < 1e-12 * max(1.0, float(b.abs().max()))
 
 
-def test_operands_elsewhere_are_refused() -> None:
+@pytest.mark.parametrize("backend", ["cuda", "cuda-atomic"])
+def test_operands_elsewhere_are_refused(backend: str) -> None:
     (x, y, w), indices = operands()
     with pytest.raises(ValueError, match="expected a CUDA tensor for this backend; choose"):
-        load(RECIPES["convolution"], "cuda")(x, y, w, *indices, 2)
+        load(RECIPES["convolution"], backend)(x, y, w, *indices, 2)
+
+
+def test_sums_in_any_order_have_the_same_values_and_gradients(
+    built: dict[str, tuple[Kernel, ModuleType]], launched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = built["convolution"][1]
+    meaning, function = load_module(RECIPES["convolution"], "torch")
+    implement = partial(OnTensors, atomic=True)
+    kernel = Kernel(module, meaning, function, "atomic_on_cpu", device="cpu", implement=implement)
+    monkeypatch.setattr(orders, "load", lambda recipe, backend: kernel if backend == "cuda" else load(recipe, backend))
+    Problem(RECIPES["convolution"], torch.float64, 37, SIZES, EXTENTS, device=CPU).check("cuda")
+    assert not any("_sum_" in name for name in launched)
+    assert [name for name in launched if "_together_" in name]
 
 
 def test_layers_of_a_package_take_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,33 @@ def test_a_hit_compiles_nothing(compiler: Nvrtc, cache: Path, monkeypatch: pytes
             compile_source(*other)
 
 
+def test_a_kernel_that_spills_with_registers_to_spare_is_compiled_for_fewer_at_a_time(
+    compiler: Nvrtc, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the compiler spilled unless three blocks are enough; what fills all registers is left as it is."""
+    asked: list[str | None] = []
+    one, text, compile_ = LOG.split("ptxas info    : Compiling entry function 'crowd'")[0], Nvrtc._text, Nvrtc.compile
+
+    def said(self: Nvrtc, program: Any, ask_size: str, ask: str) -> bytes:
+        if not ask.endswith("Log"):
+            return text(self, program, ask_size, ask)
+        log = one.replace("Used 8 registers", f"Used {registers} registers")
+        spilled = "0" if asked[-1] == "3" else "12"
+        return log.replace(" 0 bytes spill stores", f" {spilled} bytes spill stores").encode()
+
+    def compiles(self: Nvrtc, source: str, defines: nvrtc.Defines, arch: str) -> nvrtc.Compiled:
+        asked.append(dict(defines).get("BLOCKS"))
+        return compile_(self, source, defines, arch)
+
+    monkeypatch.setattr(Nvrtc, "_text", said)
+    monkeypatch.setattr(Nvrtc, "compile", compiles)
+    for registers, blocks in ((64, [None, "4", "3"]), (255, [None])):
+        asked.clear()
+        found = compiler.compile(SOURCE, DOUBLE, "sm_90")
+        assert asked == blocks
+        assert found.resources["scale"].spill_stores == (0 if registers == 64 else 12)
+
+
 def test_text_that_does_not_compile_is_refused_with_the_log(compiler: Nvrtc, cache: Path) -> None:
     with pytest.raises(CudaError, match='identifier "FACTOR" is undefined') as caught:
         compile_source(SOURCE, DOUBLE[:1], "sm_90")

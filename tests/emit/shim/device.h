@@ -17,6 +17,7 @@
 #define __forceinline__ inline __attribute__((always_inline))  // each call of warp_sum is a place of its own
 #define __launch_bounds__(threads)
 #define __align__(bytes) alignas(bytes)
+#define __shared__ static  // blocks run one after the other
 
 namespace shim {
 
@@ -162,3 +163,12 @@ __forceinline__ T __shfl_xor_sync(const unsigned mask, const T value, const int 
 {
     return static_cast<T>(shim::exchange(mask, static_cast<double>(value), distance));
 }
+
+template <class T> __forceinline__ T atomicAdd(T* place, const T value)
+{
+    const T before = *place;
+    *place += value;
+    return before;
+}
+
+__forceinline__ void __syncwarp() { shim::exchange(0xffffffffu, 0, 0); }

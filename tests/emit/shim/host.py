@@ -119,14 +119,23 @@ def indices(kernel: Kernel, module: ModuleType, rows: int) -> list[object]:
     return out
 
 
+def every_launch(module: ModuleType, real: torch.dtype, extents: dict[str, int]) -> list[tuple[str, str, Defines]]:
+    """What `build` is given for all kernels of a module: (text, name, macros)."""
+    return [
+        (module.source(), name, module.defines(name, real, atomic, **extents))
+        for name, threads in module.KERNELS.items()
+        for atomic in (False, *((True,) if threads.adds else ()))
+    ]
+
+
 def run_poisoned(
-    module: ModuleType, kernel: Kernel, inputs: list[torch.Tensor], extents: dict[str, int], rows: int
+    module: ModuleType, kernel: Kernel, inputs: list[torch.Tensor], extents: dict[str, int], rows: int, **options: Any
 ) -> tuple[torch.Tensor, ...]:
     """Call a kernel's function while new tensors hold NaN, so that a number nobody wrote is seen."""
     torch.use_deterministic_algorithms(True)
     try:
         assert torch.ones(3).new_empty((2, 2)).isnan().all()
-        result = getattr(module, kernel.name)(*inputs, *indices(kernel, module, rows), *extents.values())
+        result = getattr(module, kernel.name)(*inputs, *indices(kernel, module, rows), *extents.values(), **options)
     finally:
         torch.use_deterministic_algorithms(False)
     return result if isinstance(result, tuple) else (result,)
@@ -135,4 +144,4 @@ def run_poisoned(
 def uses_lanes(source: str, name: str) -> bool:
     """Whether the lanes of a kernel exchange numbers."""
     body = source.split(f"#ifdef WITH_{name}\n")[1].split("\n#endif")[0]
-    return "warp_sum(" in body
+    return "warp_sum(" in body or "write_rows<" in body
