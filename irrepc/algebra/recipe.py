@@ -291,4 +291,4 @@ def _check_path(recipe: ProductRecipe, path: Path) -> None:
     if not set(c.axes) <= set(a.axes) | set(b.axes):
         raise RecipeError(f"tensor_product: path {path} gives channels {c.axes}; its inputs have {a.axes} and {b.axes}")
     if path.weighted and recipe.weights == "none":
-        raise RecipeError(f"tensor_product: path {path} is weighted, the recipe has no weights; expected row, pair or shared")
+        raise RecipeError(f"tensor_product: path {path} is weighted, the recipe has no weights; give it some")
