@@ -20,13 +20,13 @@ from irrepc.deploy.program import (
     Fill,
     Forces,
     Geometry,
+    Locate,
     Multiply,
     Place,
     Product,
     Readout,
     RowDot,
     Seed,
-    Spline,
     Step,
 )
 from irrepc.errors import KernelError
@@ -47,10 +47,10 @@ def reads(step: Step) -> tuple[str, ...]:
     match step:
         case Geometry():
             return ()
-        case Spline(distance=r):
-            return (r, step.steps, step.rows)
+        case Locate(distance=r):
+            return (r, step.stretch, step.first)
         case Call(inputs=inputs):
-            return tuple(name for name in inputs if name)
+            return tuple(name.partition("+")[0] for name in inputs if name)
         case Product(x=x, y=y):
             return (x.buffer, step.weights, *((y.buffer,) if step.add else ()))
         case Activate(x=x):
@@ -76,8 +76,8 @@ def writes(step: Step) -> tuple[str, ...]:
     match step:
         case Geometry():
             return (step.vector, step.distance, step.direction)
-        case Spline():
-            return (step.basis, step.slope)
+        case Locate():
+            return (step.place, step.slope)
         case Call(outputs=outputs):
             return tuple(name for name in outputs if name)
         case Activate(y=y, slope=slope):
@@ -211,11 +211,10 @@ def _add(sweep: _Sweep, step: Add) -> None:
         sweep.steps.append(Add(given, found[0]))
 
 
-def _spline(sweep: _Sweep, step: Spline) -> None:
-    given = sweep.of(sweep.whole(step.basis))
-    found = sweep.into(sweep.whole(step.distance))
+def _locate(sweep: _Sweep, step: Locate) -> None:
+    given, found = sweep.of(sweep.whole(step.place)), sweep.into(sweep.whole(step.distance))
     if given is not None and found is not None:
-        sweep.steps.append(RowDot(given, sweep.whole(step.slope), found[0], found[1]))
+        sweep.steps.append(Multiply(given, sweep.whole(step.slope), found[0], found[1]))
 
 
 def _call(sweep: _Sweep, step: Call) -> None:
@@ -268,7 +267,7 @@ _RULES: dict[type, Callable[[_Sweep, Any], None]] = {
     Activate: _activate,
     Multiply: _multiply,
     Add: _add,
-    Spline: _spline,
+    Locate: _locate,
     Call: _call,
     Geometry: _geometry,
     Embed: _nothing,

@@ -65,25 +65,35 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
-class Spline:
-    """The functions of a table on the interval of an edge, and the row "knot" that holds their coefficients.
+class Segment:
+    """Where one spline of a table reaches: from begin to end, `intervals` equal ones, intervals + degree rows."""
+
+    begin: float
+    end: float
+    intervals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Locate:
+    """Where the distance of an edge lies in the tables, and the index "knot" of the row it starts to read there.
+
+    x = distance · stretch lies in one of the segments (in rising order, each beginning where the last ends; its rows
+    follow theirs), in its interval n at place = (x - begin) · intervals / (end - begin) - n; the row is
+    first + rows of earlier segments + n.
 
     distance  (E, 1) float64
-    basis     (E, degree + 1): values of the B-splines that are not zero at that distance
-    slope     the same, their derivatives by the distance, 1/Å
-    begin     Å, where tables begin
-    steps     the constant (species of the centre · species of the neighbour,) float64, intervals per Å of each pair
-    rows      the constant of the same length, int64, the first row of the pair's table
-    count     intervals of each table: an edge's distance must lie in begin ... begin + count / step
+    place     (E, 1), 0 ... 1
+    slope     (E, 1), the derivative of the place by the distance, 1/Å
+    stretch   the constant (pairs,) float64; pairs are (species of the centre, species of the neighbour), flat
+    first     the constant (pairs,) int64, the first row of the pair's table
     """
 
     distance: str
-    basis: str
+    place: str
     slope: str
-    begin: float
-    steps: str
-    rows: str
-    count: int
+    stretch: str
+    first: str
+    segments: tuple[Segment, ...]
     degree: int
 
 
@@ -91,7 +101,8 @@ class Spline:
 class Call:
     """A kernel of the IR: order 0 evaluates it, order 1 is its VJP.
 
-    inputs   buffers or constants, in the kernel's order; at order 1 followed by the cotangents of its outputs
+    inputs   buffers or constants, in the kernel's order; at order 1 followed by the cotangents of its outputs;
+             "name+2" is a constant from its row 2 on
     outputs  buffers, in the kernel's order; "" for those that are not wanted
     indices  of INDICES, in the order of the kernel's own
     extents  of its channel axes

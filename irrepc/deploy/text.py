@@ -7,11 +7,11 @@ from typing import Any
 
 from irrepc.algebra import recipe as recipes
 from irrepc.algebra.irreps import Irrep
-from irrepc.deploy.program import STEPS, Buffer, Place
+from irrepc.deploy.program import STEPS, Buffer, Place, Segment
 from irrepc.errors import InputError
 
 _KINDS: dict[str, type] = {
-    kind.__name__: kind for kind in (*STEPS, Buffer, Place, *recipes.Recipe.__args__, recipes.Label, recipes.Path)
+    kind.__name__: kind for kind in (*STEPS, Buffer, Place, Segment, *recipes.Recipe.__args__, recipes.Label, recipes.Path)
 }
 
 
