@@ -55,6 +55,11 @@ class Tabulation:
     error: float = 0.0
     slope_error: float = 0.0
 
+    @property
+    def rows(self) -> int:
+        """How many rows one table has."""
+        return sum(s.intervals + self.degree for s in self.segments)
+
 
 @dataclass(slots=True)
 class Builder:
@@ -109,20 +114,21 @@ class Builder:
         self.steps.append(Call(HarmonicsRecipe(lmax), 0, ("direction",), ("harmonics",), (), ()))
         return "distance", "harmonics"
 
-    def locate(self, stretch: Array, first: Array, segments: tuple[Segment, ...], degree: int) -> str:
+    def locate(self, stretch: Array, first: Array, tabulation: Tabulation) -> str:
         """Where edges lie in the tables: the buffer "place"."""
         self.buffer("place", 1, "edge")
         self.buffer("slope", 1, "edge")
         names = self.exact("stretch", stretch), self.exact("first", first)
-        self.steps.append(Locate("distance", "place", "slope", *names, segments, degree))
+        self.steps.append(Locate("distance", "place", "slope", *names, tabulation.segments, tabulation.degree))
         return "place"
 
-    def table(self, name: str, function: Radial, tabulation: Tabulation) -> str:
-        """The splines of a function of the distance, as a constant."""
-        found = fit(function, tabulation.segments, tabulation.degree)
-        tabulation.error = max(tabulation.error, found.error / found.largest)
-        tabulation.slope_error = max(tabulation.slope_error, found.slope_error / found.steepest)
-        return self.constant(name, found.rows)
+    def table(self, name: str, functions: Sequence[Radial], tabulation: Tabulation) -> str:
+        """The splines of functions of the distance, one table after the other, as a constant."""
+        fits = [fit(function, tabulation.segments, tabulation.degree) for function in functions]
+        for found in fits:
+            tabulation.error = max(tabulation.error, found.error / found.largest)
+            tabulation.slope_error = max(tabulation.slope_error, found.slope_error / found.steepest)
+        return self.constant(name, np.concatenate([found.rows for found in fits]))
 
     # ── layers ───────────────────────────────────────────────────────────────────────────────────
 

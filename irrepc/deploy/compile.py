@@ -11,16 +11,19 @@ from torch import nn
 
 from irrepc.deploy.builder import Builder, Tabulation
 from irrepc.deploy.gradient import with_backward
+from irrepc.deploy.mace import build_mace
 from irrepc.deploy.memory import with_slots, without_dead
 from irrepc.deploy.nequip import build_nequip, build_sevennet
 from irrepc.deploy.program import Program, Segment
 from irrepc.errors import InputError
+from irrepc.models.mace import MACE
 from irrepc.models.nequip import NequIP
 from irrepc.models.sevennet import SevenNet
 
 BUILDERS: dict[type[nn.Module], Callable[[Any, Tabulation, str], Builder]] = {
     NequIP: build_nequip,
     SevenNet: build_sevennet,
+    MACE: build_mace,
 }
 DEGREE = 5
 CLOSEST = 0.4  # Å; nearer than any bond

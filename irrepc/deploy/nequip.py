@@ -30,7 +30,7 @@ def build_nequip(model: NequIP, tabulation: Tabulation, dtype: str) -> Builder:
     builder = Builder(dtype)
     builder.geometry(1, config.lmax)
     stretch = np.ones(len(config.species) ** 2) if model.stretch is None else model.stretch.numpy().ravel()
-    builder.locate(stretch, np.zeros(len(stretch), dtype=np.int64), tabulation.segments, tabulation.degree)
+    builder.locate(stretch, np.zeros(len(stretch), dtype=np.int64), tabulation)
 
     def radial_of(layer: Interaction) -> Radial:
         def values(x: Float) -> Float:
@@ -55,7 +55,7 @@ def build_nequip(model: NequIP, tabulation: Tabulation, dtype: str) -> Builder:
             if shares is not None:
                 matrices = [m * shares[:, :, None] for m in matrices]
             builder.products(f"linear_1_{k}", matrices, x, row, add=False, by_species=shares is not None)
-        table = builder.table(f"radial_{k}", radial_of(layer), tabulation)
+        table = builder.table(f"radial_{k}", [radial_of(layer)], tabulation)
         m = builder.convolution(f"m_{k}", layer.convolution, sent, table, tabulation.degree)
         y = builder.apart(f"y_{k}", layer.gate.irreps_in)
         builder.linear(f"linear_2_{k}", layer.linear_2, m, y)
@@ -74,7 +74,7 @@ def build_sevennet(model: SevenNet, tabulation: Tabulation, dtype: str) -> Build
     builder = Builder(dtype)
     builder.geometry(1, model.config.lmax)
     pairs = len(model.species) ** 2
-    builder.locate(np.ones(pairs), np.zeros(pairs, dtype=np.int64), tabulation.segments, tabulation.degree)
+    builder.locate(np.ones(pairs), np.zeros(pairs, dtype=np.int64), tabulation)
 
     def radial_of(layer: SevenNetInteraction) -> Radial:
         def values(x: Float) -> Float:
@@ -94,7 +94,7 @@ def build_sevennet(model: SevenNet, tabulation: Tabulation, dtype: str) -> Build
             row = builder.features(f"sent_{k}", layer.linear_1.irreps_in)
             sent = row[0].place.buffer
             builder.linear(f"linear_1_{k}", layer.linear_1, x, row)
-        table = builder.table(f"radial_{k}", radial_of(layer), tabulation)
+        table = builder.table(f"radial_{k}", [radial_of(layer)], tabulation)
         m = builder.convolution(f"m_{k}", layer.convolution, sent, table, tabulation.degree)
         y = builder.apart(f"y_{k}", layer.gate.irreps_in)
         builder.linear(f"linear_2_{k}", layer.linear_2, m, y)
