@@ -1,132 +1,118 @@
-"""Kernels: a call of the IR as compiled code on addresses, without torch."""
+"""Kernels: the calls, products and activations of a program as machine code, kept on disk, without torch.
+
+Code is made once for each program and processor; a later process reads it together with the list of what each function
+takes, and derives nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from itertools import chain
-from types import ModuleType
+import json
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from irrepc.algebra.recipe import Recipe
-from irrepc.deploy.program import Call
-from irrepc.runtime.store import load_module
+import filelock
+import llvmlite.binding as llvm
 
-BACKEND = "llvm"
-
-
-class RowNumbers(NamedTuple):
-    """An index as kernels read it: addresses of values, order and start, the CSR starts, and how many rows it has."""
-
-    addresses: tuple[int, int, int]
-    start: Any
-    rows: int
+from irrepc.deploy.program import Activate, Call, Place, Product, Program, Step
+from irrepc.deploy.text import written
+from irrepc.emit.sources import source_digest
+from irrepc.errors import BackendError
+from irrepc.runtime.object_code import Processor, functions, object_code
+from irrepc.runtime.store import CACHE_VARIABLE, cache_folder, write_bytes_atomically
 
 
 class Part(NamedTuple):
-    """A serial function with its arguments.
+    """A serial function of a step: compute(first row, last row + 1, addresses).
 
-    compute    (first row, last row + 1, addresses)
-    operands   which of the call's addresses it takes: names of operands, or ("sender", 0) for a field of an index
-    scatter    the index whose rows it runs over; None: the rows of the loop
-    moved      array elements it touches for each row of the loop
+    arguments  names of the call's operands, and fields of indices as "sender.values"; empty for other steps
+    scatter    the index whose rows it runs over; empty: the rows of the loop
+    outputs    the operands it makes
+    weight     what it costs for each row of the loop, in numbers touched
     """
 
     compute: Callable[..., None]
-    operands: tuple[str | tuple[str, int], ...]
-    scatter: str | None
-    moved: int
+    arguments: tuple[str, ...]
+    scatter: str
+    outputs: tuple[str, ...]
+    weight: int
 
 
-class Bound(NamedTuple):
-    """A call, ready to run: its module, its parts, and the names of its operands."""
+def compiled(program: Program) -> tuple[tuple[Part, ...], ...]:
+    """For each step its functions; none for steps that NumPy does.
 
-    module: ModuleType
-    parts: tuple[Part, ...]
-    names: dict[str, str]
-    indices: tuple[str, ...]
-    rows: str
-
-
-def bind(call: Call, dtype: str, rows: str) -> Bound:
-    """Load and compile the parts of a call that make what is wanted of it.
-
-    rows  of the loop: "node" or "edge"
+    Raises BackendError where the cache cannot be written.
     """
-    module, function = _loaded(call.recipe)
-    name = function + ("" if call.order == 0 else "_vjp")
-    inputs, outputs, own_indices, axes = _signature(module, function, call.order)
-    names = dict(zip((*(a[0] for a in inputs), *(a[0] for a in outputs)), (*call.inputs, *call.outputs), strict=True))
-    indices = dict(zip(own_indices, call.indices, strict=True))
-    extents = dict(zip(axes, call.extents, strict=True))
-    widths = {a[0]: _width(a, extents) for a in (*inputs, *outputs) if a[1] is not None}
-    fields = {
-        f"{own}.{field}": (asked, number)
-        for own, asked in indices.items()
-        for number, field in enumerate(("values", "order", "start"))
-    }
-    parts = []
-    for part, taken, scatter, made in module.PARTS[name]:
-        if any(names[o] for o in made):
-            operands = tuple(fields.get(a, a) for a in taken)
-            moved = sum(widths.get(a, 0) for a in taken)
-            compute = module.serial(part, dtype, len(taken), **extents)
-            parts.append(Part(compute, operands, None if scatter is None else indices[scatter], moved))
-    return Bound(module, tuple(parts), names, tuple(call.indices), rows)
+    processor = Processor.native()
+    described = json.dumps(written([program.dtype, program.steps, program.buffers]))
+    version = str(llvm.llvm_version_info)
+    key = sha256("\0".join((described, source_digest(), processor.name, processor.features, version)).encode())
+    folder = cache_folder() / "deployed" / key.hexdigest()[:24]
+    code, names = folder / "code.o", folder / "functions.json"
+    if not names.exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(folder / ".lock", timeout=600):
+                if not names.exists():
+                    texts, listed = _texts(program, processor)
+                    write_bytes_atomically(code, object_code(texts, processor))
+                    write_bytes_atomically(names, json.dumps(listed).encode())
+        except OSError as error:
+            raise BackendError(
+                f"cache: got {error}; expected to write {folder}; set {CACHE_VARIABLE} to a folder you can write"
+            ) from error
+    return _read(code, names)
 
 
-def run(
-    bound: Bound,
-    addresses: Mapping[str, int],
-    indices: Mapping[str, RowNumbers],
-    count: int,
-    unwanted: Callable[[int], int],
-    threads: int,
-) -> None:
-    """Run a call over `count` rows.
-
-    addresses  of buffers and constants
-    unwanted   (number) -> the address of room for an output that a part makes and nobody wants
-    """
-    module = bound.module
-    for part in bound.parts:
-        at = [
-            (addresses[bound.names[o]] if bound.names[o] else unwanted(k))
-            if isinstance(o, str)
-            else indices[o[0]].addresses[o[1]]
-            for k, o in enumerate(part.operands)
-        ]
-        pieces = module.pieces_of(part.moved * count, threads)
-        if part.scatter is None:
-            if pieces == 1:
-                part.compute(0, count, *at)
-            else:
-                module.run(part.compute, [(*cut, *at) for cut in module.cut_rows(count, pieces)], threads)
-        else:
-            index = indices[part.scatter]
-            if pieces == 1:
-                part.compute(0, index.rows, *at)
-            else:
-                module.run(part.compute, [(*cut, *at) for cut in module.cut_edges(index.start, pieces)], threads)
+def _read(code: Path, names: Path) -> tuple[tuple[Part, ...], ...]:
+    listed = json.loads(names.read_text(encoding="utf-8"))
+    counts = {name: len(arguments) for step in listed for name, arguments, *_ in step}
+    found = functions(code.read_bytes(), counts)
+    return tuple(
+        tuple(
+            Part(found[name], tuple(arguments), scatter, tuple(outputs), weight)
+            for name, arguments, scatter, outputs, weight in step
+        )
+        for step in listed
+    )
 
 
-def _loaded(recipe: Recipe) -> tuple[ModuleType, str]:
-    return load_module(recipe, BACKEND)
+Listed = list[list[tuple[str, Sequence[str], str, Sequence[str], int]]]
 
 
-def _signature(module: ModuleType, function: str, order: int) -> Any:
-    """(inputs, outputs, indices, channel axes) of an order, operands as SPEC writes them."""
-    inputs, outputs, indices, axes = module.SPEC[function]
-    if order == 0:
-        return inputs, outputs, indices, axes
-    cotangents = tuple((f"g_{o[0]}", *o[1:]) for o in outputs)
-    gradients = tuple((f"d_{i[0]}", *i[1:]) for i in inputs)
-    return tuple(chain(inputs, cotangents)), gradients, indices, axes
+def _texts(program: Program, processor: Processor) -> tuple[str, Listed]:
+    """The LLVM text of all functions, and for each step (name, arguments, scatter, outputs, weight) of its own."""
+    # what derives and writes is imported when there is something to derive
+    from irrepc.deploy.native_kernels import KernelTexts
+
+    texts = KernelTexts.empty(program.dtype, processor.tile)
+    widths = {b.name: b.width for b in program.buffers}
+    listed: Listed = []
+    for step in program.steps:
+        listed.append(_functions_of(step, texts, widths))
+    return texts.joined(), listed
 
 
-def _width(operand: Any, extents: Mapping[str, int]) -> int:
-    total = 0
-    for count, names in operand[3]:
-        for name in names:
-            count *= extents[name]
-        total += count
-    return total
+def _functions_of(step: Step, texts: Any, widths: dict[str, int]) -> list[Any]:
+    from irrepc.emit.llvm_activation import Activation
+    from irrepc.emit.llvm_matrix import MatrixProduct
+
+    def columns(place: Place) -> tuple[int, int]:
+        return widths[place.buffer], place.start
+
+    match step:
+        case Call(recipe, order, inputs, outputs, _, extents):
+            wanted = tuple(bool(o) for o in outputs)
+            parts = texts.call(recipe, order, extents, wanted if order else (True,) * len(inputs))
+            return [(p.name, p.arguments, p.scatter or "", p.outputs, p.weight) for p in parts]
+        case Product(x, y, _, components, _, add):
+            inner, outer = x.width // components, y.width // components
+            name = texts.product(MatrixProduct(components, inner, outer, *columns(x), *columns(y), add))
+            return [(name, ("x", "w", "y"), "", ("y",), components * inner * outer // 8)]
+        case Activate(x, y, slope, function, gain):
+            places = (*columns(x), *columns(y), *columns(slope))
+            name = texts.activation(Activation(function, gain, x.width, *places))
+            return [(name, ("x", "y", "slope"), "", ("y", "slope"), 8 * x.width)]
+        case _:
+            return []
