@@ -35,7 +35,7 @@ FLOORS = {
     "ir": Floor(2, ()),
     "frontend": Floor(3, ("sympy",)),
     "emit": Floor(4, ("jinja2",)),
-    "runtime": Floor(5, (*ARRAYS, "numba", "llvmlite", "filelock", "platformdirs")),
+    "runtime": Floor(5, (*ARRAYS, "numba", "llvmlite", "filelock", "platformdirs", "safetensors")),
     "nn": Floor(6, (*ARRAYS, "vesin")),
     "models": Floor(7, ARRAYS),
     "interop": Floor(8, (*ARRAYS, "ase")),

@@ -1,0 +1,393 @@
+"""Engine: runs a program on the pairs of one structure, with NumPy buffers and compiled kernels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from irrepc.deploy import kernels
+from irrepc.deploy.memory import slot_sizes
+from irrepc.deploy.program import (
+    Activate,
+    Add,
+    Call,
+    Embed,
+    Fill,
+    Forces,
+    Geometry,
+    Locate,
+    Multiply,
+    Place,
+    Product,
+    Program,
+    Readout,
+    RowDot,
+    Seed,
+    Step,
+)
+from irrepc.errors import InputError
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+Matrix = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Directed edges of N atoms sorted by species; edges sorted by receiver.
+
+    species    (N,) int64, ascending
+    senders, receivers  (E,) int64
+    offsets    (E, 3) float64 Å, what is added to positions[senders] - positions[receivers]
+    """
+
+    species: Int
+    senders: Int
+    receivers: Int
+    offsets: Float
+
+
+class Evaluation(NamedTuple):
+    """energies (N,) eV, forces (N, 3) eV/Å, virial (3, 3) eV = dE/dstrain, all float64, atoms as in `Edges`."""
+
+    energies: Float
+    forces: Float
+    virial: Float
+
+
+class Engine:
+    """A program with its memory, which grows to the largest structure and is kept.
+
+    threads  how many the kernels use; NumPy's own products use those of its library
+    """
+
+    def __init__(self, program: Program, threads: int | None = None) -> None:
+        self.program = program
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self._constants = {name: np.ascontiguousarray(array) for name, array in program.constants.items()}
+        self._kinds = {b.name: b for b in program.buffers}
+        self._bound = [
+            kernels.bind(step, program.dtype, self._rows(step)) if isinstance(step, Call) else None
+            for step in program.steps
+        ]
+        self._capacity = {"node": 0, "edge": 0}
+        self._memory: dict[int, Matrix] = {}
+        self._matrices: dict[str, Matrix] = {}
+        self._addresses: dict[str, int] = {}
+        self._spare: dict[int, Matrix] = {}
+
+    def run(self, positions: Float, edges: Edges) -> Evaluation:
+        """positions (N, 3) float64 Å, sorted as `edges.species`.
+
+        Raises InputError where an edge is shorter than the program's tables.
+        """
+        state = _State(self, positions, edges)
+        for step, bound in zip(self.program.steps, self._bound, strict=True):
+            if bound is None:
+                _RUN[type(step)](state, step)
+            else:
+                state.call(bound)
+        assert state.energies is not None
+        return Evaluation(state.energies, state.forces, state.virial)
+
+    def bytes(self) -> int:
+        """The memory of all buffers."""
+        return sum(m.nbytes for m in self._memory.values())
+
+    def room(self, nodes: int, edges: int) -> None:
+        """Make room for so many atoms and edges; buffers keep their addresses while there is room."""
+        counts = {"node": nodes, "edge": edges}
+        if all(counts[rows] <= self._capacity[rows] for rows in counts) and self._matrices:
+            return
+        for rows, count in counts.items():
+            if count > self._capacity[rows]:  # a little more: edges come and go in dynamics
+                self._capacity[rows] = count if rows == "node" else count + count // 8 + 64
+        self._memory = {
+            slot: np.empty(self._capacity[rows] * size, dtype=np.uint8)
+            for slot, (rows, size) in slot_sizes(self.program.buffers).items()
+        }
+        self._matrices = dict(self._constants)
+        for b in self.program.buffers:
+            flat = self._memory[b.slot].view(b.dtype)
+            rows = self._capacity[b.rows]
+            self._matrices[b.name] = flat[: rows * b.width].reshape(rows, b.width)
+        self._addresses = {name: m.__array_interface__["data"][0] for name, m in self._matrices.items()}
+        for step in self.program.steps:  # tables from a later row on
+            for name in step.inputs if isinstance(step, Call) else ():
+                whole, _, row = name.partition("+")
+                if row:
+                    self._addresses[name] = self._addresses[whole] + int(row) * self._matrices[whole].strides[0]
+
+    def matrix(self, name: str) -> Matrix:
+        """A buffer with all its rows, or a constant."""
+        return self._matrices[name]
+
+    def addresses(self) -> dict[str, int]:
+        """Where buffers and constants begin."""
+        return self._addresses
+
+    def rows_of(self, name: str) -> str:
+        """What the rows of a buffer are."""
+        return self._kinds[name].rows
+
+    def spare(self, number: int, size: int) -> int:
+        """The address of room for what a kernel makes and nobody wants."""
+        held = self._spare.get(number)
+        if held is None or held.size < size:
+            held = self._spare[number] = np.empty(size, dtype=np.float64)
+        address: int = held.__array_interface__["data"][0]
+        return address
+
+    def _rows(self, call: Call) -> str:
+        """What a call runs over: edges where it has an index of edges."""
+        return "edge" if set(call.indices) - {"species"} else self._kinds[_first(call, self._kinds)].rows
+
+
+def _first(call: Call, known: dict[str, Any]) -> str:
+    return next(name for name in call.inputs if name in known)
+
+
+class _State:
+    """One evaluation: counts, indices, results."""
+
+    def __init__(self, engine: Engine, positions: Float, edges: Edges) -> None:
+        self.engine, self.positions, self.edges = engine, positions, edges
+        self.counts = {"node": len(positions), "edge": len(edges.senders)}
+        engine.room(*self.counts.values())
+        species = len(engine.program.species)
+        bounds = np.searchsorted(edges.species, np.arange(species + 1))
+        self.segments = [(z, int(a), int(b)) for z, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False)) if b > a]
+        self._kept: list[Any] = []
+        self.indices = {
+            "receiver": self.index(edges.receivers, self.counts["node"], None),
+            "sender": self.index(edges.senders, self.counts["node"], np.argsort(edges.senders, kind="stable")),
+            "species": self.index(edges.species, species, None),
+            "sender_species": self.gather(edges.species[edges.senders], species),
+        }
+        self.energies: Float | None = None
+        self.forces = np.zeros((len(positions), 3))
+        self.virial = np.zeros((3, 3))
+
+    def index(self, values: Int, rows: int, order: Int | None) -> kernels.RowNumbers:
+        """An index whose order is given, or whose values ascend."""
+        start = np.zeros(rows + 1, dtype=np.int64)
+        np.cumsum(np.bincount(values, minlength=rows), out=start[1:])
+        order = np.arange(len(values)) if order is None else order
+        self._kept += [values, order, start]
+        addresses = tuple(a.__array_interface__["data"][0] for a in (values, order, start))
+        return kernels.RowNumbers(addresses, start, rows)  # type: ignore[arg-type]
+
+    def gather(self, values: Int, rows: int) -> kernels.RowNumbers:
+        """An index that is only read through."""
+        self._kept.append(values)
+        address = values.__array_interface__["data"][0]
+        return kernels.RowNumbers((address, 0, 0), None, rows)
+
+    def call(self, bound: kernels.Bound) -> None:
+        count = self.counts[bound.rows]
+        engine = self.engine
+        kernels.run(bound, engine.addresses(), self.indices, count, self._unwanted, engine.threads)
+
+    def _unwanted(self, number: int) -> int:
+        widest = max(b.width for b in self.engine.program.buffers)
+        return self.engine.spare(number, widest * max(self.counts.values()))
+
+    def whole(self, name: str) -> Matrix:
+        """The rows of a buffer that are in use."""
+        return self.engine.matrix(name)[: self.counts[self.engine.rows_of(name)]]
+
+    def at(self, place: Place) -> Matrix:
+        """Columns of a buffer."""
+        return self.whole(place.buffer)[:, place.start : place.stop]
+
+
+# ── steps ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _geometry(state: _State, step: Geometry) -> None:
+    edges, x = state.edges, state.positions
+    vector, distance = state.whole(step.vector), state.whole(step.distance)
+    np.subtract(x[edges.senders], x[edges.receivers], out=vector)
+    vector += edges.offsets
+    if step.sign < 0:
+        np.negative(vector, out=vector)
+    np.sqrt(np.einsum("ij,ij->i", vector, vector), out=distance[:, 0])
+    closest = state.engine.program.closest
+    if len(distance) and not distance.min() >= closest:
+        e = int(distance.argmin())
+        raise InputError(
+            f"positions: got atoms at {distance[e, 0]:.4f} Å from each other; expected {closest} Å or more, where the "
+            "tables of the deployed model begin; check the structure, or deploy with tables that begin earlier"
+        )
+    np.divide(vector, distance, out=state.whole(step.direction), casting="same_kind")
+
+
+def _locate(state: _State, step: Locate) -> None:
+    x = state.whole(step.distance)[:, 0]
+    stretch, first = state.engine.matrix(step.stretch), state.engine.matrix(step.first)
+    # most models know no difference between pairs of species
+    alike = bool((stretch == stretch[0]).all() and (first == first[0]).all())
+    pair = 0 if alike else state.edges.species[state.edges.receivers] * len(state.engine.program.species)
+    pair = 0 if alike else pair + state.edges.species[state.edges.senders]
+    x = x * stretch[pair]
+    where = np.searchsorted([s.begin for s in step.segments[1:]], x, side="right")
+    begins, rates, rows = (np.array(column) for column in zip(*_columns(step), strict=True))
+    rate = rates[where]
+    u = (x - begins[where]) * rate
+    last = np.array([s.intervals - 1 for s in step.segments])[where]
+    knot = np.minimum(u.astype(np.int64), last)
+    state.whole(step.place)[:, 0] = u - knot
+    state.whole(step.slope)[:, 0] = rate * stretch[pair]
+    state.indices["knot"] = state.gather(knot + rows[where] + first[pair], 0)
+
+
+def _columns(step: Locate) -> list[tuple[float, float, int]]:
+    """Begin, intervals per Å and first row of each segment."""
+    found, row = [], 0
+    for s in step.segments:
+        found.append((s.begin, s.intervals / (s.end - s.begin), row))
+        row += s.intervals + step.degree
+    return found
+
+
+def _product(state: _State, step: Product) -> None:
+    x, y = state.at(step.x), state.at(step.y)
+    weights = state.engine.matrix(step.weights)
+    if not step.by_species:
+        _multiply_into(x, y, weights, step.components, step.add)
+        return
+    for z, a, b in state.segments:
+        _multiply_into(x[a:b], y[a:b], weights[z], step.components, step.add)
+
+
+def _multiply_into(x: Matrix, y: Matrix, weights: Matrix, components: int, add: bool) -> None:
+    k, n = weights.shape
+    if x.flags.c_contiguous and y.flags.c_contiguous:
+        x, y, components = x.reshape(-1, k), y.reshape(-1, n), 1
+    for m in range(components):
+        here = y[:, m * n : (m + 1) * n]
+        if add:
+            here += x[:, m * k : (m + 1) * k] @ weights
+        else:
+            np.matmul(x[:, m * k : (m + 1) * k], weights, out=here)
+
+
+def _silu(x: Matrix) -> tuple[Matrix, Matrix]:
+    s = 1 / (1 + np.exp(-x))
+    y = x * s
+    return y, s + y * (1 - s)
+
+
+def _sigmoid(x: Matrix) -> tuple[Matrix, Matrix]:
+    s = 1 / (1 + np.exp(-x))
+    return s, s * (1 - s)
+
+
+def _tanh(x: Matrix) -> tuple[Matrix, Matrix]:
+    t = np.tanh(x)
+    return t, 1 - t * t
+
+
+FUNCTIONS: dict[str, Callable[[Matrix], tuple[Matrix, Matrix]]] = {
+    "silu": _silu,
+    "sigmoid": _sigmoid,
+    "tanh": _tanh,
+    "abs": lambda x: (np.abs(x), np.sign(x)),
+}
+"""Value and derivative."""
+
+
+def _activate(state: _State, step: Activate) -> None:
+    y, slope = FUNCTIONS[step.function](state.at(step.x))
+    gain = state.engine.matrix(step.x.buffer).dtype.type(step.gain)
+    np.multiply(y, gain, out=state.at(step.y))
+    np.multiply(slope, gain, out=state.at(step.slope))
+
+
+def _multiply(state: _State, step: Multiply) -> None:
+    y = state.at(step.y)
+    if step.add:
+        y += state.at(step.x) * state.at(step.by)
+    else:
+        np.multiply(state.at(step.x), state.at(step.by), out=y)
+
+
+def _row_dot(state: _State, step: RowDot) -> None:
+    dot = np.einsum("ij,ij->i", state.at(step.x), state.at(step.by))
+    y = state.at(step.y)[:, 0]
+    if step.add:
+        y += dot
+    else:
+        y[:] = dot
+
+
+def _add(state: _State, step: Add) -> None:
+    y = state.at(step.y)
+    y += state.at(step.x)
+
+
+def _fill(state: _State, step: Fill) -> None:
+    state.at(step.y)[:] = step.value
+
+
+def _embed(state: _State, step: Embed) -> None:
+    table, y = state.engine.matrix(step.table), state.at(step.y)
+    for z, a, b in state.segments:
+        if step.add:
+            y[a:b] += table[z]
+        else:
+            y[a:b] = table[z]
+
+
+def _readout(state: _State, step: Readout) -> None:
+    matrix, species = state.engine.matrix, state.edges.species
+    energies = state.whole(step.energies)[:, 0]
+    energies[:] = matrix(step.scales)[species] * state.at(step.x)[:, 0] + matrix(step.shifts)[species]
+    state.energies = energies.copy()
+
+
+def _seed(state: _State, step: Seed) -> None:
+    state.at(step.y)[:, 0] = state.engine.matrix(step.scales)[state.edges.species]
+
+
+def _forces(state: _State, step: Forces) -> None:
+    """The chain from directions and distances to atoms and strain, in float64."""
+    edges = state.edges
+    vector, distance = state.whole(step.vector), state.whole(step.distance)
+    unit = vector / distance
+    g = np.zeros_like(vector)
+    if step.g_direction:
+        by_direction = state.whole(step.g_direction).astype(np.float64)
+        along = np.einsum("ij,ij->i", unit, by_direction)[:, None]
+        g += (by_direction - unit * along) / distance
+    if step.g_distance:
+        g += unit * state.whole(step.g_distance)
+    state.virial = vector.T @ g
+    state.virial = (state.virial + state.virial.T) / 2
+    if step.sign < 0:
+        np.negative(g, out=g)
+    atoms = state.counts["node"]
+    for k in range(3):
+        column = np.ascontiguousarray(g[:, k])
+        state.forces[:, k] = np.bincount(edges.receivers, column, atoms) - np.bincount(edges.senders, column, atoms)
+
+
+_RUN: dict[type[Step], Callable[[_State, Any], None]] = {
+    Geometry: _geometry,
+    Locate: _locate,
+    Product: _product,
+    Activate: _activate,
+    Multiply: _multiply,
+    RowDot: _row_dot,
+    Add: _add,
+    Fill: _fill,
+    Embed: _embed,
+    Readout: _readout,
+    Seed: _seed,
+    Forces: _forces,
+}
