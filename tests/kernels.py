@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -26,7 +27,7 @@ from irrepc.algebra.so2_recipe import OrderGateRecipe, RotateBackRecipe, RotateR
 from irrepc.ir.kernel import Kernel, Operand
 
 ROWS = 4
-SIZES = {"sender": 3, "receiver": 2, "species": 3}
+SIZES = {"sender": 3, "receiver": 2, "species": 3, "knot": 4}
 EXTENTS = {"u": 2, "u1": 1, "v": 3, "k": 2, "k1": 3, "h": 2}
 
 
@@ -36,6 +37,12 @@ def convolution(irreps: str, lmax: int, allowed: str | None = None) -> ProductRe
     right, _ = labels(Irreps.spherical_harmonics(lmax), "v", scalar_ones=True)
     out, paths = uvu_paths(left, right, None if allowed is None else Irreps.of(allowed))
     return ProductRecipe(left, right, out, paths, weights="row", fused=True)
+
+
+def made(weights: str, terms: int) -> ProductRecipe:
+    """A fused convolution whose weights are made in the kernel; that of splines has two widths."""
+    whole = convolution("2x0e+1x1o" if weights == "spline" else "2x0e+2x1o", 1, "0e+1o")
+    return replace(whole, weights=weights, terms=terms)
 
 
 def crossed() -> ProductRecipe:
@@ -64,6 +71,8 @@ RECIPES: dict[str, Recipe] = {
     "product": read_product("1o x 2e -> 1o"),
     "convolution": convolution("2x0e+2x1o", 1),
     "convolution, two widths": convolution("2x0e+1x1o", 1, "0e+1o"),
+    "convolution, weights of basis functions": made("basis", 3),
+    "convolution, weights of splines": made("spline", 4),
     "crossed": crossed(),
     "linear": LinearRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0], labels(Irreps.of("2x0e+3x1o"), "k")[0]),
     "gate": GateRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0]),

@@ -15,6 +15,8 @@ from irrepc.algebra.so2_recipe import OrderGateRecipe, RotateBackRecipe, RotateR
 from irrepc.errors import RecipeError
 
 NORMALIZATIONS = ("component", "norm")
+WEIGHTS = {"row": (0, 0), "shared": (0, 0), "none": (0, 0), "basis": (1, 64), "spline": (2, 8)}
+"""Kinds of weights of a product, and of how many others one may be made: splines have degrees 1 to 7."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,10 @@ class WignerRecipe:
 class ProductRecipe:
     """A Clebsch-Gordan tensor product of two sums of irreps along chosen paths.
 
-    weights      "row" (a weight for each row), "shared" (one for all rows) or "none"
+    weights      "row" (a weight for each row), "shared" (one for all rows), "none", or made of `terms` others:
+                 "basis" (Σ_k h_k·W_k, basis functions h of the row, W shared) or "spline" (Σ_k b_k(t)·c_k, B-splines of
+                 degree terms - 1 of the place t in an interval of a table, c_k the rows of the table from there on)
+    terms        how many others a weight is made of; 0 where it is none
     fused        True for the convolution: left is read at the sender, the result added to the receiver
     component    True for coefficients √(2l+1)·w3j (unit variance per component), False for w3j itself
     apart        True for one output array for each run of blocks of the same irrep, component slow, then block, then
@@ -104,10 +109,17 @@ class ProductRecipe:
     fused: bool = False
     component: bool = True
     apart: bool = False
+    terms: int = 0
 
     def __post_init__(self) -> None:
-        if self.weights not in ("row", "shared", "none"):
-            raise RecipeError(f"tensor_product: got weights {self.weights!r}; expected row, shared or none")
+        if self.weights not in WEIGHTS:
+            raise RecipeError(f"tensor_product: got weights {self.weights!r}; expected one of {', '.join(WEIGHTS)}")
+        least, most = WEIGHTS[self.weights]
+        if not least <= self.terms <= most:
+            raise RecipeError(
+                f"tensor_product: got {self.terms} terms in each weight; expected {least} to {most} for weights "
+                f"{self.weights!r}"
+            )
         for path in self.paths:
             _check_path(self, path)
 
@@ -120,7 +132,8 @@ class ProductRecipe:
         sums = ["+".join(str(x) for x in side) for side in (self.left, self.right, self.out)]
         paths = " ".join(str(p) for p in self.paths)
         kind = ("component" if self.component else "w3j") + (", apart" if self.apart else "")
-        return f"{self.name}({sums[0]} x {sums[1]} -> {sums[2]}; {paths}; weights={self.weights}, {kind})"
+        weights = f"{self.weights} of {self.terms}" if self.terms else self.weights
+        return f"{self.name}({sums[0]} x {sums[1]} -> {sums[2]}; {paths}; weights={weights}, {kind})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,4 +301,4 @@ def _check_path(recipe: ProductRecipe, path: Path) -> None:
     if not set(c.axes) <= set(a.axes) | set(b.axes):
         raise RecipeError(f"tensor_product: path {path} gives channels {c.axes}; its inputs have {a.axes} and {b.axes}")
     if path.weighted and recipe.weights == "none":
-        raise RecipeError(f"tensor_product: path {path} is weighted, the recipe has no weights; expected row or shared")
+        raise RecipeError(f"tensor_product: path {path} is weighted, the recipe has no weights; expected some")

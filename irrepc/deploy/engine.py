@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -161,13 +162,12 @@ class _State:
         engine.room(*self.counts.values())
         species = len(engine.program.species)
         bounds = np.searchsorted(edges.species, np.arange(species + 1))
-        self.segments = [(z, int(a), int(b)) for z, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False)) if b > a]
+        self.segments = [(z, int(a), int(b)) for z, (a, b) in enumerate(itertools.pairwise(bounds)) if b > a]
         self._kept: list[Any] = []
         self.indices = {
             "receiver": self.index(edges.receivers, self.counts["node"], None),
             "sender": self.index(edges.senders, self.counts["node"], np.argsort(edges.senders, kind="stable")),
             "species": self.index(edges.species, species, None),
-            "sender_species": self.gather(edges.species[edges.senders], species),
         }
         self.energies: Float | None = None
         self.forces = np.zeros((len(positions), 3))

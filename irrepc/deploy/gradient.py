@@ -68,7 +68,9 @@ def reads(step: Step) -> tuple[str, ...]:
         case Seed():
             return (step.scales,)
         case Forces():
-            return tuple(n for n in (step.vector, step.distance, step.direction, step.g_direction, step.g_distance) if n)
+            return tuple(
+                n for n in (step.vector, step.distance, step.direction, step.g_direction, step.g_distance) if n
+            )
 
 
 def writes(step: Step) -> tuple[str, ...]:
@@ -240,9 +242,7 @@ def _call(sweep: _Sweep, step: Call) -> None:
             sweep.buffers[part] = Buffer(part, own.rows, own.width, own.dtype)
             outputs.append(part)
             sums.append(Add(sweep.whole(part), found[0]))
-    sweep.steps.append(
-        Call(step.recipe, 1, (*step.inputs, *cotangents), tuple(outputs), step.indices, step.extents)
-    )
+    sweep.steps.append(Call(step.recipe, 1, (*step.inputs, *cotangents), tuple(outputs), step.indices, step.extents))
     sweep.steps.extend(sums)
 
 

@@ -67,7 +67,7 @@ def bind(call: Call, dtype: str, rows: str) -> Bound:
     parts = []
     for part, taken, scatter, made in module.PARTS[name]:
         if any(names[o] for o in made):
-            operands = tuple(fields[a] if a in fields else a for a in taken)
+            operands = tuple(fields.get(a, a) for a in taken)
             moved = sum(widths.get(a, 0) for a in taken)
             compute = module.serial(part, dtype, len(taken), **extents)
             parts.append(Part(compute, operands, None if scatter is None else indices[scatter], moved))

@@ -1,8 +1,8 @@
 """Neighbours: pairs of atoms within a cutoff, periodic images included, in NumPy alone.
 
 All images that may be near are made and sorted by columns and height; each atom looks at a piece of 25 columns, which
-are runs of one sorted array.  (vesin, which the layers ask, imports torch where it is installed: that alone takes longer
-than the first energy may.)
+are runs of one sorted array.  (vesin, which the layers ask, imports torch where it is installed: that alone takes
+longer than the first energy may.)
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def check_structure(
     if box.shape != (3, 3) or not np.isfinite(box[periodic]).all():
         raise InputError(f"cell: got {box.tolist()}; expected (3, 3) finite numbers (Å), a vector a row")
     lengths = np.linalg.norm(box[periodic], axis=1)
-    independent = lengths.min() > 0 and (
-        np.linalg.svd(box[periodic] / lengths[:, None], compute_uv=False).min() > 1e-6
-    )
+    independent = lengths.min() > 0 and (np.linalg.svd(box[periodic] / lengths[:, None], compute_uv=False).min() > 1e-6)
     if not independent or 1 / np.linalg.norm(np.linalg.pinv(box[periodic]), axis=0).max() < _THINNEST:
         raise InputError(
             f"cell: got {box.tolist()} with pbc {periodic.tolist()}; expected independent vectors and heights of "

@@ -17,9 +17,9 @@ from irrepc.algebra.recipe import Recipe
 
 ROWS = ("node", "edge")
 """What the rows of a buffer are: atoms N, directed edges E."""
-INDICES = ("sender", "receiver", "species", "sender_species", "knot")
-"""Row numbers the engine makes: of each edge the neighbour j, the centre i, the species of j and the row of the tables;
-of each atom its species."""
+INDICES = ("sender", "receiver", "species", "knot")
+"""Row numbers the engine makes: of each edge the neighbour j, the centre i, the row of the tables; of each atom its
+species."""
 Array = NDArray[np.float64] | NDArray[np.float32] | NDArray[np.int64]
 
 
@@ -222,7 +222,7 @@ class Forces:
     sign: int
 
 
-Step = Geometry | Spline | Call | Product | Activate | Multiply | RowDot | Add | Fill | Embed | Readout | Seed | Forces
+Step = Geometry | Locate | Call | Product | Activate | Multiply | RowDot | Add | Fill | Embed | Readout | Seed | Forces
 STEPS: tuple[type, ...] = Step.__args__
 
 

@@ -11,7 +11,8 @@ from irrepc.deploy.program import STEPS, Buffer, Place, Segment
 from irrepc.errors import InputError
 
 _KINDS: dict[str, type] = {
-    kind.__name__: kind for kind in (*STEPS, Buffer, Place, Segment, *recipes.Recipe.__args__, recipes.Label, recipes.Path)
+    kind.__name__: kind
+    for kind in (*STEPS, Buffer, Place, Segment, *recipes.Recipe.__args__, recipes.Label, recipes.Path)
 }
 
 

@@ -116,7 +116,7 @@ class _Einsum(_Broadcast):
         own = self.axes[e.target]
         rows = self.operands[e.target.operand].rows is not None
         text = expression(
-            [Term(t.coeff, (Ref(self._einsum(t, own, rows), 0),)) for t in e.terms],
+            [Term(t.coeff, (Ref(self._einsum(t, own, rows), 0),) if t.factors else ()) for t in e.terms],
             self.constants,
             lambda f: f.operand,
             lambda f: 0,

@@ -70,7 +70,8 @@ def estimate(recipe: Recipe) -> int:
                 coupling_terms(recipe.left[p.left].irrep.l, recipe.right[p.right].irrep.l, recipe.out[p.out].irrep.l)
                 for p in recipe.paths
             )
-            return terms * (1 + degree + degree * degree)
+            made = recipe.terms * sum(p.weighted for p in recipe.paths)
+            return (terms + made) * (1 + degree + degree * degree)
         case HarmonicsRecipe():
             return 26 * (recipe.lmax + 1) ** 2
         case WignerRecipe():

@@ -12,6 +12,7 @@ from irrepc.algebra.recipe import GateRecipe, Label, LinearRecipe, NormRecipe, P
 from irrepc.algebra.surd import ONE, Surd
 from irrepc.frontend.clebsch_gordan import w3j
 from irrepc.frontend.program import signed
+from irrepc.frontend.weights import weights_of
 from irrepc.ir.kernel import Axes, Kernel, Operand, Ref, Term, collect
 
 
@@ -23,11 +24,12 @@ def tensor_product(recipe: ProductRecipe) -> Kernel:
     y = _operand("y", recipe.right, row, None)
     outputs, places = _outputs(recipe, node)
     weighted = tuple(p for p in recipe.paths if p.weighted)
-    weight = Operand(
-        "w",
+    weights = weights_of(
+        recipe.weights,
+        recipe.terms,
+        row,
         tuple(_weight_axes(recipe, p) for p in weighted),
-        row if recipe.weights == "row" else None,
-        labels=tuple(path_label(recipe, p) for p in weighted),
+        tuple(path_label(recipe, p) for p in weighted),
     )
     starts = [_starts(side) for side in (recipe.left, recipe.right)]
     pairs = []
@@ -44,8 +46,9 @@ def tensor_product(recipe: ProductRecipe) -> Kernel:
                 *factor,
             )
             pairs.append((places[path.out, k], Term(value * scale, tuple(sorted(product)))))
-    inputs = (x, y, weight) if weighted else (x, y)
-    return Kernel(recipe.name, inputs, outputs, collect(pairs), doc=str(recipe))
+    inputs = (x, y, *weights.inputs) if weighted else (x, y)
+    equations = (*(weights.equations if weighted else ()), *collect(pairs))
+    return Kernel(recipe.name, inputs, outputs, equations, weights.locals if weighted else (), doc=str(recipe))
 
 
 def linear(recipe: LinearRecipe) -> Kernel:

@@ -184,16 +184,19 @@ def _is_plain(scalars: Polynomial) -> bool:
 def _sum_once(draft: _Draft, sums: dict[Monomial, list[tuple[Ref, Monomial, Surd]]]) -> None:
     """Sum the channel monomials that run over the same axes and are used alike into one local.
 
-    Its users become sums of scalars.
+    Its users become sums of scalars.  Products of different sums that have channels stay apart: each belongs into the
+    loop that makes the sum, and one local for all of them (d_h[k] = Σ_p a_w[p]·c_k[p]) would be one loop of everything.
     """
-    alike: dict[tuple[frozenset[str], tuple[tuple[Ref, Monomial, Surd], ...]], Polynomial] = {}
+    sums_with_channels = {Ref(o.name, i) for o in draft.kernel.locals for i, a in enumerate(o.components) if a}
+    alike: dict[tuple[frozenset[str], Monomial, tuple[tuple[Ref, Monomial, Surd], ...]], Polynomial] = {}
     for monomial, uses in sums.items():
         uses = sorted(uses, key=lambda u: (u[0], u[1]))
         negative = uses[0][2].sign < 0
         key = tuple((t, s, -c) for t, s, c in uses) if negative else tuple(uses)
         axes = frozenset(draft.axes_of(monomial))
-        alike.setdefault((axes, key), {})[monomial] = -ONE if negative else ONE
-    for (_, uses_key), polynomial in alike.items():
+        made = tuple(f for f in monomial if f in sums_with_channels)
+        alike.setdefault((axes, made, key), {})[monomial] = -ONE if negative else ONE
+    for (_, _, uses_key), polynomial in alike.items():
         label = " · ".join(filter(None, (_label(draft, f) for f in next(iter(polynomial)))))
         ref, sign = draft.local(polynomial, (), f"summed over channels: {label}" if label else "summed over channels")
         for target, scalars, coeff in uses_key:

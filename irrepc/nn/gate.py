@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,23 @@ ACTIVATIONS = {
 }
 
 
+class GatePlan(NamedTuple):
+    """How a gate reads its input.
+
+    cuts              of each input block its channels, cut into pieces
+    scalars, gates    numbers of pieces, counted through all blocks; None for those without channels
+    scalar_functions, gate_functions  names of their activations
+    gated             numbers of the pieces that are scaled, in the order of the gates
+    """
+
+    cuts: tuple[tuple[int, ...], ...]
+    scalars: tuple[int | None, ...]
+    scalar_functions: tuple[str, ...]
+    gates: tuple[int | None, ...]
+    gate_functions: tuple[str, ...]
+    gated: tuple[int, ...]
+
+
 class Gate(nn.Module):
     """φ(scalars) ⊕ ψ(gates) · gated, as e3nn's Gate, in our layout.
 
@@ -73,6 +91,7 @@ class Gate(nn.Module):
             )
         activated = _activated("scalars", scalars, scalar_activations)
         opened = _activated("gates", gates, gate_activations).simplify()
+        self._functions = tuple(scalar_activations), tuple(gate_activations)
         self._activations = tuple(ACTIVATIONS[name] for name in (*scalar_activations, *gate_activations))
         pieces = _pieces(tuple(gated), tuple(opened))
         self.irreps_out = activated + Irreps(tuple(after for _, after in pieces))
@@ -109,6 +128,10 @@ class Gate(nn.Module):
             for place, gate in zip(self._gated, gates, strict=True):
                 out.append((pieces[place] * gate.unsqueeze(1)).flatten(1))
         return torch.cat(out, 1) if out else x.new_zeros(rows, 0)
+
+    def plan(self) -> GatePlan:
+        """How the input is read, for those who do it elsewhere."""
+        return GatePlan(self._cuts, self._scalars, self._functions[0], self._gates, self._functions[1], self._gated)
 
     def extra_repr(self) -> str:
         """Irreps, for repr."""

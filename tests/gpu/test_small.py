@@ -10,7 +10,7 @@ from tests.kernels import EXTENTS, RECIPES
 
 pytestmark = pytest.mark.gpu
 
-SIZES = {"sender": 7, "receiver": 5, "species": 3}
+SIZES = {"sender": 7, "receiver": 5, "species": 3, "knot": 4}
 DTYPES = (torch.float32, torch.float64)
 NAMES = {torch.float32: "f32", torch.float64: "f64"}
 
