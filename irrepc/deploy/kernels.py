@@ -7,35 +7,42 @@ takes, and derives nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
 from hashlib import sha256
+from os import getpid
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import filelock
 import llvmlite.binding as llvm
 
-from irrepc.deploy.program import Activate, Call, Place, Product, Program, Step
+from irrepc.deploy.program import Activate, Buffer, Call, Place, Product, Program, Step
 from irrepc.deploy.text import written
 from irrepc.emit.sources import source_digest
 from irrepc.errors import BackendError
-from irrepc.runtime.object_code import Processor, functions, object_code
-from irrepc.runtime.store import CACHE_VARIABLE, cache_folder, write_bytes_atomically
+from irrepc.runtime.object_code import Processor, function, object_code
+from irrepc.runtime.store import CACHE_VARIABLE, cache_folder
+
+if TYPE_CHECKING:
+    from irrepc.deploy.native_kernels import KernelTexts
+
+MULTIPLICATIONS = 8
+"""So many of a product take as long as touching one number."""
 
 
 class Part(NamedTuple):
     """A serial function of a step: compute(first row, last row + 1, addresses).
 
-    arguments  names of the call's operands, and fields of indices as "sender.values"; empty for other steps
-    scatter    the index whose rows it runs over; empty: the rows of the loop
-    outputs    the operands it makes
-    weight     what it costs for each row of the loop, in numbers touched
+    arguments  buffers and constants by name, and fields of indices as "@sender.values"; of a product x, "" for its
+               weights, and y
+    rows       "node" or "edge", what it runs over, or the index whose rows it does: "@sender"
+    weight     what it costs for each atom or edge, in numbers touched
     """
 
     compute: Callable[..., None]
     arguments: tuple[str, ...]
-    scatter: str
-    outputs: tuple[str, ...]
+    rows: str
     weight: int
 
 
@@ -55,9 +62,11 @@ def compiled(program: Program) -> tuple[tuple[Part, ...], ...]:
             folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(folder / ".lock", timeout=600):
                 if not names.exists():
-                    texts, listed = _texts(program, processor)
-                    write_bytes_atomically(code, object_code(texts, processor))
-                    write_bytes_atomically(names, json.dumps(listed).encode())
+                    texts, listed = _texts(program)
+                    objects = [(_defined(text), object_code(text, processor)) for text in texts]
+                    _write(code, b"".join(o for _, o in objects))
+                    sizes = [(name, len(o)) for name, o in objects]
+                    _write(names, json.dumps({"objects": sizes, "steps": listed}).encode())
         except OSError as error:
             raise BackendError(
                 f"cache: got {error}; expected to write {folder}; set {CACHE_VARIABLE} to a folder you can write"
@@ -67,52 +76,83 @@ def compiled(program: Program) -> tuple[tuple[Part, ...], ...]:
 
 def _read(code: Path, names: Path) -> tuple[tuple[Part, ...], ...]:
     listed = json.loads(names.read_text(encoding="utf-8"))
-    counts = {name: len(arguments) for step in listed for name, arguments, *_ in step}
-    found = functions(code.read_bytes(), counts)
+    counts = {name: len(arguments) for step in listed["steps"] for name, arguments, *_ in step}
+    whole, found, start = code.read_bytes(), {}, 0
+    for name, size in listed["objects"]:
+        found[name] = function(whole[start : start + size], name, counts[name])
+        start += size
     return tuple(
-        tuple(
-            Part(found[name], tuple(arguments), scatter, tuple(outputs), weight)
-            for name, arguments, scatter, outputs, weight in step
-        )
-        for step in listed
+        tuple(Part(found[name], tuple(arguments), rows, weight) for name, arguments, rows, weight in step)
+        for step in listed["steps"]
     )
 
 
-Listed = list[list[tuple[str, Sequence[str], str, Sequence[str], int]]]
+def _defined(text: str) -> str:
+    """The name of the one function that a text defines."""
+    (name,) = re.findall(r"^define void @(\w+)\(", text, re.MULTILINE)
+    return str(name)
 
 
-def _texts(program: Program, processor: Processor) -> tuple[str, Listed]:
-    """The LLVM text of all functions, and for each step (name, arguments, scatter, outputs, weight) of its own."""
+def _write(file: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    temporary = file.with_suffix(f".{getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(file)
+
+
+Listed = tuple[str, tuple[str, ...], str, int]
+
+
+def _texts(program: Program) -> tuple[list[str], list[list[Listed]]]:
+    """The LLVM text of all functions, and for each step (name, arguments, rows, weight) of its own."""
     # what derives and writes is imported when there is something to derive
     from irrepc.deploy.native_kernels import KernelTexts
 
-    texts = KernelTexts.empty(program.dtype, processor.tile)
-    widths = {b.name: b.width for b in program.buffers}
-    listed: Listed = []
-    for step in program.steps:
-        listed.append(_functions_of(step, texts, widths))
-    return texts.joined(), listed
+    texts = KernelTexts.empty(program.dtype, Processor.native().tile)
+    buffers = {b.name: b for b in program.buffers}
+    listed = [_functions_of(step, texts, buffers) for step in program.steps]
+    return texts.texts, listed
 
 
-def _functions_of(step: Step, texts: Any, widths: dict[str, int]) -> list[Any]:
+def _functions_of(step: Step, texts: KernelTexts, buffers: dict[str, Buffer]) -> list[Listed]:
     from irrepc.emit.llvm_activation import Activation
     from irrepc.emit.llvm_matrix import MatrixProduct
 
     def columns(place: Place) -> tuple[int, int]:
-        return widths[place.buffer], place.start
+        return buffers[place.buffer].width, place.start
 
     match step:
-        case Call(recipe, order, inputs, outputs, _, extents):
-            wanted = tuple(bool(o) for o in outputs)
-            parts = texts.call(recipe, order, extents, wanted if order else (True,) * len(inputs))
-            return [(p.name, p.arguments, p.scatter or "", p.outputs, p.weight) for p in parts]
+        case Call():
+            return _functions_of_call(step, texts, buffers)
         case Product(x, y, _, components, _, add):
             inner, outer = x.width // components, y.width // components
             name = texts.product(MatrixProduct(components, inner, outer, *columns(x), *columns(y), add))
-            return [(name, ("x", "w", "y"), "", ("y",), components * inner * outer // 8)]
+            weight = components * inner * outer // MULTIPLICATIONS
+            return [(name, (x.buffer, "", y.buffer), buffers[y.buffer].rows, weight)]
         case Activate(x, y, slope, function, gain):
-            places = (*columns(x), *columns(y), *columns(slope))
-            name = texts.activation(Activation(function, gain, x.width, *places))
-            return [(name, ("x", "y", "slope"), "", ("y", "slope"), 8 * x.width)]
+            name = texts.activation(Activation(function, gain, x.width, *columns(x), *columns(y), *columns(slope)))
+            return [(name, (x.buffer, y.buffer, slope.buffer), buffers[y.buffer].rows, 8 * x.width)]
         case _:
             return []
+
+
+def _functions_of_call(step: Call, texts: KernelTexts, buffers: dict[str, Buffer]) -> list[Listed]:
+    from irrepc.deploy.native_kernels import kernel_of
+
+    kernel = kernel_of(step.recipe, 0)
+    operands: tuple[str, ...] = tuple(o.name for o in (*kernel.inputs, *kernel.outputs))
+    wanted = (True,) * len(kernel.inputs)
+    if step.order:
+        wanted = tuple(bool(o) for o in step.outputs)
+        inputs, outputs = [o.name for o in kernel.inputs], [o.name for o in kernel.outputs]
+        operands = (*inputs, *(f"g_{o}" for o in outputs), *(f"d_{i}" for i in inputs))
+    names = dict(zip(operands, (*step.inputs, *step.outputs), strict=True))
+    indices = dict(zip(kernel.indices, step.indices, strict=True))
+    for own, asked in indices.items():
+        names |= {f"{own}.{field}": f"@{asked}.{field}" for field in ("values", "order", "start")}
+    over = next(buffers[n].rows for n in step.inputs if n in buffers)
+    rows = "edge" if {"sender", "receiver", "knot"} & set(step.indices) else over
+    return [
+        (p.name, tuple(names[a] for a in p.arguments), f"@{indices[p.scatter]}" if p.scatter else rows, p.weight)
+        for p in texts.call(step.recipe, step.order, step.extents, wanted)
+    ]

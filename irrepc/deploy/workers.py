@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -37,7 +38,7 @@ def cut_edges(start: NDArray[np.int64], pieces: int) -> list[tuple[int, int]]:
 
 
 def _cuts(rows: Sequence[int]) -> list[tuple[int, int]]:
-    return [(n0, n1) for n0, n1 in zip(rows[:-1], rows[1:], strict=True) if n1 > n0]
+    return [(n0, n1) for n0, n1 in itertools.pairwise(rows) if n1 > n0]
 
 
 def run(compute: Compute, jobs: Sequence[Job], threads: int) -> None:
