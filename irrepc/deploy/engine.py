@@ -286,7 +286,7 @@ def _product(state: _State, step: Product, parts: Parts) -> None:
     jobs = [
         (n0, n1, x, weights[z], y)
         for z, first, last in segments
-        for n0, n1 in workers.cut_rows(first, last, -(-pieces * (last - first) // max(count, 1)))
+        for n0, n1 in workers.cut_rows(first, last, max(1, pieces * (last - first) // max(count, 1)))
     ]
     workers.run(part.compute, jobs, threads)
 
