@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from irrepc.deploy import kernels
+from irrepc.deploy import kernels, workers
 from irrepc.deploy.memory import slot_sizes
 from irrepc.deploy.program import (
     Activate,
@@ -32,10 +32,12 @@ from irrepc.deploy.program import (
     Step,
 )
 from irrepc.errors import InputError
+from irrepc.runtime.object_code import Processor, packed
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Matrix = NDArray[Any]
+Parts = Sequence[kernels.Part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,14 @@ class Edges:
     senders: Int
     receivers: Int
     offsets: Float
+
+
+class RowNumbers(NamedTuple):
+    """An index as kernels read it: values, the order that sorts them, and where each row begins in it."""
+
+    values: Int
+    order: Int
+    start: Int
 
 
 class Evaluation(NamedTuple):
@@ -72,15 +82,15 @@ class Engine:
         self.threads = threads or len(os.sched_getaffinity(0))
         self._constants = {name: np.ascontiguousarray(array) for name, array in program.constants.items()}
         self._kinds = {b.name: b for b in program.buffers}
-        self._bound = [
-            kernels.bind(step, program.dtype, self._rows(step)) if isinstance(step, Call) else None
-            for step in program.steps
-        ]
+        self._parts = kernels.compiled(program)
+        self._packed = {
+            step.weights: _packed(self._constants[step.weights]) for step in program.steps if isinstance(step, Product)
+        }
+        self._packed_at = {name: [w.ctypes.data for w in arrays] for name, arrays in self._packed.items()}
         self._capacity = {"node": 0, "edge": 0}
         self._memory: dict[int, Matrix] = {}
         self._matrices: dict[str, Matrix] = {}
         self._addresses: dict[str, int] = {}
-        self._spare: dict[int, Matrix] = {}
 
     def run(self, positions: Float, edges: Edges) -> Evaluation:
         """positions (N, 3) float64 Å, sorted as `edges.species`.
@@ -88,11 +98,8 @@ class Engine:
         Raises InputError where an edge is shorter than the program's tables.
         """
         state = _State(self, positions, edges)
-        for step, bound in zip(self.program.steps, self._bound, strict=True):
-            if bound is None:
-                _RUN[type(step)](state, step)
-            else:
-                state.call(bound)
+        for step, parts in zip(self.program.steps, self._parts, strict=True):
+            _RUN[type(step)](state, step, parts)
         assert state.energies is not None
         return Evaluation(state.energies, state.forces, state.virial)
 
@@ -109,7 +116,7 @@ class Engine:
             if count > self._capacity[rows]:  # a little more: edges come and go in dynamics
                 self._capacity[rows] = count if rows == "node" else count + count // 8 + 64
         self._memory = {
-            slot: np.empty(self._capacity[rows] * size, dtype=np.uint8)
+            slot: aligned(self._capacity[rows] * size)
             for slot, (rows, size) in slot_sizes(self.program.buffers).items()
         }
         self._matrices = dict(self._constants)
@@ -136,21 +143,21 @@ class Engine:
         """What the rows of a buffer are."""
         return self._kinds[name].rows
 
-    def spare(self, number: int, size: int) -> int:
-        """The address of room for what a kernel makes and nobody wants."""
-        held = self._spare.get(number)
-        if held is None or held.size < size:
-            held = self._spare[number] = np.empty(size, dtype=np.float64)
-        address: int = held.__array_interface__["data"][0]
-        return address
-
-    def _rows(self, call: Call) -> str:
-        """What a call runs over: edges where it has an index of edges."""
-        return "edge" if set(call.indices) - {"species"} else self._kinds[_first(call, self._kinds)].rows
+    def packed(self, name: str) -> list[int]:
+        """Where the weights of a product begin as its kernel reads them: of all atoms, or of each species."""
+        return self._packed_at[name]
 
 
-def _first(call: Call, known: dict[str, Any]) -> str:
-    return next(name for name in call.inputs if name in known)
+def aligned(size: int) -> Matrix:
+    """So many bytes from a multiple of 64 on, where cache lines and the widest vectors begin."""
+    spare = np.empty(size + 64, dtype=np.uint8)
+    first = -spare.ctypes.data % 64
+    return spare[first : first + size]
+
+
+def _packed(weights: Matrix) -> tuple[Matrix, ...]:
+    tile = Processor.native().tile
+    return tuple(packed(w, tile) for w in (weights if weights.ndim == 3 else weights[None]))
 
 
 class _State:
@@ -163,39 +170,28 @@ class _State:
         species = len(engine.program.species)
         bounds = np.searchsorted(edges.species, np.arange(species + 1))
         self.segments = [(z, int(a), int(b)) for z, (a, b) in enumerate(itertools.pairwise(bounds)) if b > a]
-        self._kept: list[Any] = []
         self.indices = {
             "receiver": self.index(edges.receivers, self.counts["node"], None),
             "sender": self.index(edges.senders, self.counts["node"], np.argsort(edges.senders, kind="stable")),
             "species": self.index(edges.species, species, None),
         }
+        self.addresses = dict(engine.addresses())
+        for name, index in self.indices.items():
+            self.point(name, index)
         self.energies: Float | None = None
         self.forces = np.zeros((len(positions), 3))
         self.virial = np.zeros((3, 3))
 
-    def index(self, values: Int, rows: int, order: Int | None) -> kernels.RowNumbers:
+    def index(self, values: Int, rows: int, order: Int | None) -> RowNumbers:
         """An index whose order is given, or whose values ascend."""
         start = np.zeros(rows + 1, dtype=np.int64)
         np.cumsum(np.bincount(values, minlength=rows), out=start[1:])
-        order = np.arange(len(values)) if order is None else order
-        self._kept += [values, order, start]
-        addresses = tuple(a.__array_interface__["data"][0] for a in (values, order, start))
-        return kernels.RowNumbers(addresses, start, rows)  # type: ignore[arg-type]
+        return RowNumbers(values, np.arange(len(values)) if order is None else order, start)
 
-    def gather(self, values: Int, rows: int) -> kernels.RowNumbers:
-        """An index that is only read through."""
-        self._kept.append(values)
-        address = values.__array_interface__["data"][0]
-        return kernels.RowNumbers((address, 0, 0), None, rows)
-
-    def call(self, bound: kernels.Bound) -> None:
-        count = self.counts[bound.rows]
-        engine = self.engine
-        kernels.run(bound, engine.addresses(), self.indices, count, self._unwanted, engine.threads)
-
-    def _unwanted(self, number: int) -> int:
-        widest = max(b.width for b in self.engine.program.buffers)
-        return self.engine.spare(number, widest * max(self.counts.values()))
+    def point(self, name: str, index: RowNumbers) -> None:
+        """Note where an index lies."""
+        for field, values in zip(index._fields, index, strict=True):
+            self.addresses[f"@{name}.{field}"] = values.__array_interface__["data"][0]
 
     def whole(self, name: str) -> Matrix:
         """The rows of a buffer that are in use."""
@@ -209,7 +205,7 @@ class _State:
 # ── steps ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _geometry(state: _State, step: Geometry) -> None:
+def _geometry(state: _State, step: Geometry, parts: Parts) -> None:
     edges, x = state.edges, state.positions
     vector, distance = state.whole(step.vector), state.whole(step.distance)
     np.subtract(x[edges.senders], x[edges.receivers], out=vector)
@@ -227,7 +223,7 @@ def _geometry(state: _State, step: Geometry) -> None:
     np.divide(vector, distance, out=state.whole(step.direction), casting="same_kind")
 
 
-def _locate(state: _State, step: Locate) -> None:
+def _locate(state: _State, step: Locate, parts: Parts) -> None:
     x = state.whole(step.distance)[:, 0]
     stretch, first = state.engine.matrix(step.stretch), state.engine.matrix(step.first)
     # most models know no difference between pairs of species
@@ -243,7 +239,9 @@ def _locate(state: _State, step: Locate) -> None:
     knot = np.minimum(u.astype(np.int64), last)
     state.whole(step.place)[:, 0] = u - knot
     state.whole(step.slope)[:, 0] = rate * stretch[pair]
-    state.indices["knot"] = state.gather(knot + rows[where] + first[pair], 0)
+    values = knot + rows[where] + first[pair]
+    state.indices["knot"] = RowNumbers(values, values, values)  # only read through
+    state.point("knot", state.indices["knot"])
 
 
 def _columns(step: Locate) -> list[tuple[float, float, int]]:
@@ -255,61 +253,43 @@ def _columns(step: Locate) -> list[tuple[float, float, int]]:
     return found
 
 
-def _product(state: _State, step: Product) -> None:
-    x, y = state.at(step.x), state.at(step.y)
-    weights = state.engine.matrix(step.weights)
-    if not step.by_species:
-        _multiply_into(x, y, weights, step.components, step.add)
-        return
-    for z, a, b in state.segments:
-        _multiply_into(x[a:b], y[a:b], weights[z], step.components, step.add)
-
-
-def _multiply_into(x: Matrix, y: Matrix, weights: Matrix, components: int, add: bool) -> None:
-    k, n = weights.shape
-    if x.flags.c_contiguous and y.flags.c_contiguous:
-        x, y, components = x.reshape(-1, k), y.reshape(-1, n), 1
-    for m in range(components):
-        here = y[:, m * n : (m + 1) * n]
-        if add:
-            here += x[:, m * k : (m + 1) * k] @ weights
+def _call(state: _State, step: Call, parts: Parts) -> None:
+    addresses, threads = state.addresses, state.engine.threads
+    for part in parts:
+        at = [addresses[name] for name in part.arguments]
+        if part.rows.startswith("@"):
+            start = state.indices[part.rows[1:]].start
+            pieces = workers.pieces_of(part.weight * state.counts["edge"], threads)
+            cuts = workers.cut_edges(start, pieces) if pieces > 1 else [(0, len(start) - 1)]
         else:
-            np.matmul(x[:, m * k : (m + 1) * k], weights, out=here)
+            count = state.counts[part.rows]
+            cuts = workers.cut_rows(0, count, workers.pieces_of(part.weight * count, threads))
+        workers.run(part.compute, [(*cut, *at) for cut in cuts], threads)
 
 
-def _silu(x: Matrix) -> tuple[Matrix, Matrix]:
-    s = 1 / (1 + np.exp(-x))
-    y = x * s
-    return y, s + y * (1 - s)
+def _activate(state: _State, step: Activate, parts: Parts) -> None:
+    (part,) = parts
+    count, threads = state.counts[part.rows], state.engine.threads
+    at = [state.addresses[name] for name in part.arguments]
+    cuts = workers.cut_rows(0, count, workers.pieces_of(part.weight * count, threads))
+    workers.run(part.compute, [(*cut, *at) for cut in cuts], threads)
 
 
-def _sigmoid(x: Matrix) -> tuple[Matrix, Matrix]:
-    s = 1 / (1 + np.exp(-x))
-    return s, s * (1 - s)
+def _product(state: _State, step: Product, parts: Parts) -> None:
+    (part,) = parts
+    x, y, threads = state.addresses[step.x.buffer], state.addresses[step.y.buffer], state.engine.threads
+    weights, count = state.engine.packed(step.weights), state.counts[part.rows]
+    pieces = workers.pieces_of(part.weight * count, threads)
+    segments = state.segments if step.by_species else [(0, 0, count)]
+    jobs = [
+        (n0, n1, x, weights[z], y)
+        for z, first, last in segments
+        for n0, n1 in workers.cut_rows(first, last, -(-pieces * (last - first) // max(count, 1)))
+    ]
+    workers.run(part.compute, jobs, threads)
 
 
-def _tanh(x: Matrix) -> tuple[Matrix, Matrix]:
-    t = np.tanh(x)
-    return t, 1 - t * t
-
-
-FUNCTIONS: dict[str, Callable[[Matrix], tuple[Matrix, Matrix]]] = {
-    "silu": _silu,
-    "sigmoid": _sigmoid,
-    "tanh": _tanh,
-    "abs": lambda x: (np.abs(x), np.sign(x)),
-}
-"""Value and derivative."""
-
-
-def _activate(state: _State, step: Activate) -> None:
-    y, slope = FUNCTIONS[step.function](state.at(step.x))
-    gain = state.engine.matrix(step.x.buffer).dtype.type(step.gain)
-    np.multiply(y, gain, out=state.at(step.y))
-    np.multiply(slope, gain, out=state.at(step.slope))
-
-
-def _multiply(state: _State, step: Multiply) -> None:
+def _multiply(state: _State, step: Multiply, parts: Parts) -> None:
     y = state.at(step.y)
     if step.add:
         y += state.at(step.x) * state.at(step.by)
@@ -317,7 +297,7 @@ def _multiply(state: _State, step: Multiply) -> None:
         np.multiply(state.at(step.x), state.at(step.by), out=y)
 
 
-def _row_dot(state: _State, step: RowDot) -> None:
+def _row_dot(state: _State, step: RowDot, parts: Parts) -> None:
     dot = np.einsum("ij,ij->i", state.at(step.x), state.at(step.by))
     y = state.at(step.y)[:, 0]
     if step.add:
@@ -326,16 +306,16 @@ def _row_dot(state: _State, step: RowDot) -> None:
         y[:] = dot
 
 
-def _add(state: _State, step: Add) -> None:
+def _add(state: _State, step: Add, parts: Parts) -> None:
     y = state.at(step.y)
     y += state.at(step.x)
 
 
-def _fill(state: _State, step: Fill) -> None:
+def _fill(state: _State, step: Fill, parts: Parts) -> None:
     state.at(step.y)[:] = step.value
 
 
-def _embed(state: _State, step: Embed) -> None:
+def _embed(state: _State, step: Embed, parts: Parts) -> None:
     table, y = state.engine.matrix(step.table), state.at(step.y)
     for z, a, b in state.segments:
         if step.add:
@@ -344,18 +324,18 @@ def _embed(state: _State, step: Embed) -> None:
             y[a:b] = table[z]
 
 
-def _readout(state: _State, step: Readout) -> None:
+def _readout(state: _State, step: Readout, parts: Parts) -> None:
     matrix, species = state.engine.matrix, state.edges.species
     energies = state.whole(step.energies)[:, 0]
     energies[:] = matrix(step.scales)[species] * state.at(step.x)[:, 0] + matrix(step.shifts)[species]
     state.energies = energies.copy()
 
 
-def _seed(state: _State, step: Seed) -> None:
+def _seed(state: _State, step: Seed, parts: Parts) -> None:
     state.at(step.y)[:, 0] = state.engine.matrix(step.scales)[state.edges.species]
 
 
-def _forces(state: _State, step: Forces) -> None:
+def _forces(state: _State, step: Forces, parts: Parts) -> None:
     """The chain from directions and distances to atoms and strain, in float64."""
     edges = state.edges
     vector, distance = state.whole(step.vector), state.whole(step.distance)
@@ -377,7 +357,8 @@ def _forces(state: _State, step: Forces) -> None:
         state.forces[:, k] = np.bincount(edges.receivers, column, atoms) - np.bincount(edges.senders, column, atoms)
 
 
-_RUN: dict[type[Step], Callable[[_State, Any], None]] = {
+_RUN: dict[type[Step], Callable[[_State, Any, Parts], None]] = {
+    Call: _call,
     Geometry: _geometry,
     Locate: _locate,
     Product: _product,

@@ -1,132 +1,158 @@
-"""Kernels: a call of the IR as compiled code on addresses, without torch."""
+"""Kernels: the calls, products and activations of a program as machine code, kept on disk, without torch.
+
+Code is made once for each program and processor; a later process reads it together with the list of what each function
+takes, and derives nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from itertools import chain
-from types import ModuleType
-from typing import Any, NamedTuple
+import json
+import re
+from collections.abc import Callable
+from hashlib import sha256
+from os import getpid
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from irrepc.algebra.recipe import Recipe
-from irrepc.deploy.program import Call
-from irrepc.runtime.store import load_module
+import filelock
+import llvmlite.binding as llvm
 
-BACKEND = "llvm"
+from irrepc.deploy.program import Activate, Buffer, Call, Place, Product, Program, Step
+from irrepc.deploy.text import written
+from irrepc.emit.sources import source_digest
+from irrepc.errors import BackendError
+from irrepc.runtime.object_code import Processor, function, object_code
+from irrepc.runtime.store import CACHE_VARIABLE, cache_folder
 
+if TYPE_CHECKING:
+    from irrepc.deploy.native_kernels import KernelTexts
 
-class RowNumbers(NamedTuple):
-    """An index as kernels read it: addresses of values, order and start, the CSR starts, and how many rows it has."""
-
-    addresses: tuple[int, int, int]
-    start: Any
-    rows: int
+MULTIPLICATIONS = 8
+"""So many of a product take as long as touching one number."""
 
 
 class Part(NamedTuple):
-    """A serial function with its arguments.
+    """A serial function of a step: compute(first row, last row + 1, addresses).
 
-    compute    (first row, last row + 1, addresses)
-    operands   which of the call's addresses it takes: names of operands, or ("sender", 0) for a field of an index
-    scatter    the index whose rows it runs over; None: the rows of the loop
-    moved      array elements it touches for each row of the loop
+    arguments  buffers and constants by name, and fields of indices as "@sender.values"; of a product x, "" for its
+               weights, and y
+    rows       "node" or "edge", what it runs over, or the index whose rows it does: "@sender"
+    weight     what it costs for each atom or edge, in numbers touched
     """
 
     compute: Callable[..., None]
-    operands: tuple[str | tuple[str, int], ...]
-    scatter: str | None
-    moved: int
-
-
-class Bound(NamedTuple):
-    """A call, ready to run: its module, its parts, and the names of its operands."""
-
-    module: ModuleType
-    parts: tuple[Part, ...]
-    names: dict[str, str]
-    indices: tuple[str, ...]
+    arguments: tuple[str, ...]
     rows: str
+    weight: int
 
 
-def bind(call: Call, dtype: str, rows: str) -> Bound:
-    """Load and compile the parts of a call that make what is wanted of it.
+def compiled(program: Program) -> tuple[tuple[Part, ...], ...]:
+    """For each step its functions; none for steps that NumPy does.
 
-    rows  of the loop: "node" or "edge"
+    Raises BackendError where the cache cannot be written.
     """
-    module, function = _loaded(call.recipe)
-    name = function + ("" if call.order == 0 else "_vjp")
-    inputs, outputs, own_indices, axes = _signature(module, function, call.order)
-    names = dict(zip((*(a[0] for a in inputs), *(a[0] for a in outputs)), (*call.inputs, *call.outputs), strict=True))
-    indices = dict(zip(own_indices, call.indices, strict=True))
-    extents = dict(zip(axes, call.extents, strict=True))
-    widths = {a[0]: _width(a, extents) for a in (*inputs, *outputs) if a[1] is not None}
-    fields = {
-        f"{own}.{field}": (asked, number)
-        for own, asked in indices.items()
-        for number, field in enumerate(("values", "order", "start"))
-    }
-    parts = []
-    for part, taken, scatter, made in module.PARTS[name]:
-        if any(names[o] for o in made):
-            operands = tuple(fields.get(a, a) for a in taken)
-            moved = sum(widths.get(a, 0) for a in taken)
-            compute = module.serial(part, dtype, len(taken), **extents)
-            parts.append(Part(compute, operands, None if scatter is None else indices[scatter], moved))
-    return Bound(module, tuple(parts), names, tuple(call.indices), rows)
+    processor = Processor.native()
+    described = json.dumps(written([program.dtype, program.steps, program.buffers]))
+    version = str(llvm.llvm_version_info)
+    key = sha256("\0".join((described, source_digest(), processor.name, processor.features, version)).encode())
+    folder = cache_folder() / "deployed" / key.hexdigest()[:24]
+    code, names = folder / "code.o", folder / "functions.json"
+    if not names.exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(folder / ".lock", timeout=600):
+                if not names.exists():
+                    texts, listed = _texts(program)
+                    objects = [(_defined(text), object_code(text, processor)) for text in texts]
+                    _write(code, b"".join(o for _, o in objects))
+                    sizes = [(name, len(o)) for name, o in objects]
+                    _write(names, json.dumps({"objects": sizes, "steps": listed}).encode())
+        except OSError as error:
+            raise BackendError(
+                f"cache: got {error}; expected to write {folder}; set {CACHE_VARIABLE} to a folder you can write"
+            ) from error
+    return _read(code, names)
 
 
-def run(
-    bound: Bound,
-    addresses: Mapping[str, int],
-    indices: Mapping[str, RowNumbers],
-    count: int,
-    unwanted: Callable[[int], int],
-    threads: int,
-) -> None:
-    """Run a call over `count` rows.
-
-    addresses  of buffers and constants
-    unwanted   (number) -> the address of room for an output that a part makes and nobody wants
-    """
-    module = bound.module
-    for part in bound.parts:
-        at = [
-            (addresses[bound.names[o]] if bound.names[o] else unwanted(k))
-            if isinstance(o, str)
-            else indices[o[0]].addresses[o[1]]
-            for k, o in enumerate(part.operands)
-        ]
-        pieces = module.pieces_of(part.moved * count, threads)
-        if part.scatter is None:
-            if pieces == 1:
-                part.compute(0, count, *at)
-            else:
-                module.run(part.compute, [(*cut, *at) for cut in module.cut_rows(count, pieces)], threads)
-        else:
-            index = indices[part.scatter]
-            if pieces == 1:
-                part.compute(0, index.rows, *at)
-            else:
-                module.run(part.compute, [(*cut, *at) for cut in module.cut_edges(index.start, pieces)], threads)
+def _read(code: Path, names: Path) -> tuple[tuple[Part, ...], ...]:
+    listed = json.loads(names.read_text(encoding="utf-8"))
+    counts = {name: len(arguments) for step in listed["steps"] for name, arguments, *_ in step}
+    whole, found, start = code.read_bytes(), {}, 0
+    for name, size in listed["objects"]:
+        found[name] = function(whole[start : start + size], name, counts[name])
+        start += size
+    return tuple(
+        tuple(Part(found[name], tuple(arguments), rows, weight) for name, arguments, rows, weight in step)
+        for step in listed["steps"]
+    )
 
 
-def _loaded(recipe: Recipe) -> tuple[ModuleType, str]:
-    return load_module(recipe, BACKEND)
+def _defined(text: str) -> str:
+    """The name of the one function that a text defines."""
+    (name,) = re.findall(r"^define void @(\w+)\(", text, re.MULTILINE)
+    return str(name)
 
 
-def _signature(module: ModuleType, function: str, order: int) -> Any:
-    """(inputs, outputs, indices, channel axes) of an order, operands as SPEC writes them."""
-    inputs, outputs, indices, axes = module.SPEC[function]
-    if order == 0:
-        return inputs, outputs, indices, axes
-    cotangents = tuple((f"g_{o[0]}", *o[1:]) for o in outputs)
-    gradients = tuple((f"d_{i[0]}", *i[1:]) for i in inputs)
-    return tuple(chain(inputs, cotangents)), gradients, indices, axes
+def _write(file: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    temporary = file.with_suffix(f".{getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(file)
 
 
-def _width(operand: Any, extents: Mapping[str, int]) -> int:
-    total = 0
-    for count, names in operand[3]:
-        for name in names:
-            count *= extents[name]
-        total += count
-    return total
+Listed = tuple[str, tuple[str, ...], str, int]
+
+
+def _texts(program: Program) -> tuple[list[str], list[list[Listed]]]:
+    """The LLVM text of all functions, and for each step (name, arguments, rows, weight) of its own."""
+    # what derives and writes is imported when there is something to derive
+    from irrepc.deploy.native_kernels import KernelTexts
+
+    texts = KernelTexts.empty(program.dtype, Processor.native().tile)
+    buffers = {b.name: b for b in program.buffers}
+    listed = [_functions_of(step, texts, buffers) for step in program.steps]
+    return texts.texts, listed
+
+
+def _functions_of(step: Step, texts: KernelTexts, buffers: dict[str, Buffer]) -> list[Listed]:
+    from irrepc.emit.llvm_activation import Activation
+    from irrepc.emit.llvm_matrix import MatrixProduct
+
+    def columns(place: Place) -> tuple[int, int]:
+        return buffers[place.buffer].width, place.start
+
+    match step:
+        case Call():
+            return _functions_of_call(step, texts, buffers)
+        case Product(x, y, _, components, _, add):
+            inner, outer = x.width // components, y.width // components
+            name = texts.product(MatrixProduct(components, inner, outer, *columns(x), *columns(y), add))
+            weight = components * inner * outer // MULTIPLICATIONS
+            return [(name, (x.buffer, "", y.buffer), buffers[y.buffer].rows, weight)]
+        case Activate(x, y, slope, function, gain):
+            name = texts.activation(Activation(function, gain, x.width, *columns(x), *columns(y), *columns(slope)))
+            return [(name, (x.buffer, y.buffer, slope.buffer), buffers[y.buffer].rows, 8 * x.width)]
+        case _:
+            return []
+
+
+def _functions_of_call(step: Call, texts: KernelTexts, buffers: dict[str, Buffer]) -> list[Listed]:
+    from irrepc.deploy.native_kernels import kernel_of
+
+    kernel = kernel_of(step.recipe, 0)
+    operands: tuple[str, ...] = tuple(o.name for o in (*kernel.inputs, *kernel.outputs))
+    wanted = (True,) * len(kernel.inputs)
+    if step.order:
+        wanted = tuple(bool(o) for o in step.outputs)
+        inputs, outputs = [o.name for o in kernel.inputs], [o.name for o in kernel.outputs]
+        operands = (*inputs, *(f"g_{o}" for o in outputs), *(f"d_{i}" for i in inputs))
+    names = dict(zip(operands, (*step.inputs, *step.outputs), strict=True))
+    indices = dict(zip(kernel.indices, step.indices, strict=True))
+    for own, asked in indices.items():
+        names |= {f"{own}.{field}": f"@{asked}.{field}" for field in ("values", "order", "start")}
+    over = next(buffers[n].rows for n in step.inputs if n in buffers)
+    rows = "edge" if {"sender", "receiver", "knot"} & set(step.indices) else over
+    return [
+        (p.name, tuple(names[a] for a in p.arguments), f"@{indices[p.scatter]}" if p.scatter else rows, p.weight)
+        for p in texts.call(step.recipe, step.order, step.extents, wanted)
+    ]

@@ -67,7 +67,9 @@ def build_mace(model: MACE, tabulation: Tabulation, dtype: str) -> Builder:
         following = builder.features(f"x_{k}", layer.irreps_out)
         builder.linear(f"product_{k}", layer.product, b, following)
         if kept is not None:
-            for part, values in zip(following, kept.split_with_sizes([b.dim for b in layer.irreps_out], 1), strict=True):
+            for part, values in zip(
+                following, kept.split_with_sizes([b.dim for b in layer.irreps_out], 1), strict=True
+            ):
                 if part.block.irrep.l == 0:
                     builder.steps.append(Embed(builder.constant("kept_0", values), part.place, True))
         elif layer.residual:

@@ -70,7 +70,9 @@ class KernelTexts:
             self.texts.append(head + llvm_activation(name, activation, self.dtype))
         return self.names[activation]
 
-    def call(self, recipe: Recipe, order: int, extents: tuple[int, ...], wanted: tuple[bool, ...]) -> Sequence[NativePart]:
+    def call(
+        self, recipe: Recipe, order: int, extents: tuple[int, ...], wanted: tuple[bool, ...]
+    ) -> Sequence[NativePart]:
         """The functions of a kernel (order 0) or of its VJP (order 1) that make the wanted outputs."""
         key = (recipe, order, extents, wanted)
         if key not in self.calls:

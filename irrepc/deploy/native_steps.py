@@ -237,7 +237,9 @@ def _index(index: str, entry: str) -> str:
     if index in ("sender", "receiver"):
         return f"m->{index}.{entry}"
     if entry != "values" or index not in ("knot", "species"):
-        raise BackendError(f"native: got the index {index}.{entry}; expected sender, receiver, or values of knot, species")
+        raise BackendError(
+            f"native: got the index {index}.{entry}; expected sender, receiver, or values of knot, species"
+        )
     return {"knot": "m->knot", "species": "m->species_of_row"}[index]
 
 
