@@ -32,6 +32,8 @@ irrepc_constants:
     .section .note.GNU-stack,"",@progbits
 """
 """The assembler text that puts the constants into the library; 64 is the alignment the kernels count on."""
+EXPORTS = "{ global: irrepc_model_*; local: *; };\n"
+"""What the linker lets the library show: the interface, no kernels, so that two libraries do not meet."""
 
 
 def write_library(program: Program, library: Path, *, cpu: str = NATIVE, compiler: str = "cc") -> tuple[Path, Path]:
@@ -52,12 +54,14 @@ def write_library(program: Program, library: Path, *, cpu: str = NATIVE, compile
         (here / "model.c").write_text(text, encoding="utf-8")
         (here / "constants.S").write_text(CONSTANTS, encoding="utf-8")
         (here / "constants.bin").write_bytes(constants)
+        (here / "exports.map").write_text(EXPORTS, encoding="utf-8")
         objects = []
         for number, kernel in enumerate(kernels):
             objects.append(f"kernel_{number}.o")
             (here / objects[-1]).write_bytes(object_code(kernel, processor))
-        flags = (*FLAGS, f"-march={cpu}")
-        compile_c([compiler, *flags, "-shared", "-o", "model.so", "model.c", "constants.S", *objects, "-lm"], here)
+        sources = ("model.c", "constants.S", *objects)
+        shared = ("-shared", "-Wl,--version-script=exports.map", "-o", "model.so")
+        compile_c([compiler, *FLAGS, f"-march={cpu}", *shared, *sources, "-lm"], here)
         library.parent.mkdir(parents=True, exist_ok=True)
         # A process that has the old library open keeps it: the new one is another file under the same name.
         for source, place in ((here / "model.so", library), (here / HEADER, header)):
