@@ -226,6 +226,24 @@ def bench(
 
 
 @main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option("--accuracy", type=float, default=1e-6, show_default=True, help="Of forces, eV/Å: how fine tables are.")
+@click.option("--dtype", type=click.Choice(("float32", "float64")), default="float32", show_default=True)
+@click.option("--closest", type=float, default=0.5, show_default=True, help="Å; nearer atoms will be an error.")
+def deploy(model: Path, output: Path, accuracy: float, dtype: str, closest: float) -> None:
+    """Compile the trained network in file MODEL for evaluation without torch, and state its errors.
+
+    In Python: irrepc.deploy.load(FILE).evaluate(numbers, positions, cell, pbc).
+    """
+    from rich.console import Console
+
+    from irrepc.commands.deploy import deploy as run
+
+    run(model, output, accuracy, dtype, closest, Console())
+
+
+@main.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo-report"), show_default=True)
 @click.option("--quick", is_flag=True, help="Fewer steps: a look, not a result.")
 def demo(out: Path, quick: bool) -> None:

@@ -214,8 +214,8 @@ class Builder:
         for place, function in zip(plan.gates, plan.gate_functions, strict=True):
             if place is not None:
                 x = pieces[place].place
-                into = (Place(p.buffer, start, x.width) for p in (gates, slopes))
-                self.steps.append(Activate(x, *into, function, ACTIVATIONS[function].gain))
+                into, slope = Place(gates.buffer, start, x.width), Place(slopes.buffer, start, x.width)
+                self.steps.append(Activate(x, into, slope, function, ACTIVATIONS[function].gain))
                 start += x.width
         left, extents = labels(blocks, "u")
         row = self.features(f"{name}_gated", blocks)
@@ -233,8 +233,7 @@ class Builder:
 
 def row_of(buffer: str, irreps: Irreps) -> tuple[Part, ...]:
     """The parts of features whose blocks stand in one row of a buffer."""
-    starts = [sum(b.dim for b in irreps[:k]) for k in range(len(irreps))]
-    return tuple(Part(b, Place(buffer, start, b.dim)) for b, start in zip(irreps, starts, strict=True))
+    return tuple(Part(b, Place(buffer, s.start, b.dim)) for b, s in zip(irreps, irreps.slices(), strict=True))
 
 
 def stacked(recipe: ProductRecipe) -> ProductRecipe:

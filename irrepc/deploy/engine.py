@@ -46,12 +46,14 @@ class Edges:
 
     species    (N,) int64, ascending
     senders, receivers  (E,) int64
+    by_sender  (E,) int64, the edges in the order of their senders, stable
     offsets    (E, 3) float64 Å, what is added to positions[senders] - positions[receivers]
     """
 
     species: Int
     senders: Int
     receivers: Int
+    by_sender: Int
     offsets: Float
 
 
@@ -122,8 +124,8 @@ class Engine:
         self._matrices = dict(self._constants)
         for b in self.program.buffers:
             flat = self._memory[b.slot].view(b.dtype)
-            rows = self._capacity[b.rows]
-            self._matrices[b.name] = flat[: rows * b.width].reshape(rows, b.width)
+            count = self._capacity[b.rows]
+            self._matrices[b.name] = flat[: count * b.width].reshape(count, b.width)
         self._addresses = {name: m.__array_interface__["data"][0] for name, m in self._matrices.items()}
         for step in self.program.steps:  # tables from a later row on
             for name in step.inputs if isinstance(step, Call) else ():
@@ -172,7 +174,7 @@ class _State:
         self.segments = [(z, int(a), int(b)) for z, (a, b) in enumerate(itertools.pairwise(bounds)) if b > a]
         self.indices = {
             "receiver": self.index(edges.receivers, self.counts["node"], None),
-            "sender": self.index(edges.senders, self.counts["node"], np.argsort(edges.senders, kind="stable")),
+            "sender": self.index(edges.senders, self.counts["node"], edges.by_sender),
             "species": self.index(edges.species, species, None),
         }
         self.addresses = dict(engine.addresses())

@@ -23,6 +23,11 @@ from irrepc.nn.radial import polynomial_cutoff
 SCALAR = Irrep(0, 1)
 
 
+def mace_radials(model: MACE) -> list[Radial]:
+    """What is tabulated: of each layer, for each pair of species that has a table, the weights of its convolution."""
+    return [_radial_of(model, layer, pair) for layer in model.layers for pair in _pairs(model)]
+
+
 def build_mace(model: MACE, tabulation: Tabulation, dtype: str) -> Builder:
     """The forward steps of a MACE, in float64, for the head that speaks.
 
@@ -34,7 +39,7 @@ def build_mace(model: MACE, tabulation: Tabulation, dtype: str) -> Builder:
             raise InputError(f"deploy: got a MACE with {name}; expected one without; use the exact engine")
     count, builder = len(config.species), Builder(dtype)
     builder.geometry(-1, config.lmax)
-    tables = _pairs(model)
+    tables, radials = _pairs(model), mace_radials(model)
     first = np.array([tables.index(pair) for pair in _unordered(model)]) * tabulation.rows
     builder.locate(np.ones(count**2), first, tabulation)
     kinds = torch.eye(count, dtype=torch.float64)
@@ -51,7 +56,7 @@ def build_mace(model: MACE, tabulation: Tabulation, dtype: str) -> Builder:
             row = builder.features(f"sent_{k}", layer.linear_up.irreps_in)
             sent = row[0].place.buffer
             builder.linear(f"linear_up_{k}", layer.linear_up, x, row)
-        functions = [_radial_of(model, layer, pair) for pair in tables]
+        functions = radials[k * len(tables) : (k + 1) * len(tables)]
         table = builder.table(f"radial_{k}", functions, tabulation)
         m = builder.convolution(f"m_{k}", layer.convolution, sent, table, tabulation.degree)
         a = builder.features(f"a_{k}", layer.linear.irreps_out)
@@ -97,8 +102,9 @@ def _pairs(model: MACE) -> list[tuple[int, int]]:
     return sorted(set(_unordered(model)))
 
 
-def _radial_of(model: MACE, layer: Interaction, pair: tuple[int, int]) -> Radial:
+def _radial_of(model: MACE, layer: torch.nn.Module, pair: tuple[int, int]) -> Radial:
     """Distances -> the weights of a layer's convolution, for two species."""
+    assert isinstance(layer, Interaction)
 
     def values(x: Float) -> Float:
         r = torch.from_numpy(x)

@@ -22,17 +22,13 @@ from irrepc.nn.radial import ScalarMLP, polynomial_cutoff
 SCALAR = Irrep(0, 1)
 
 
-def build_nequip(model: NequIP, tabulation: Tabulation, dtype: str) -> Builder:
-    """The forward steps of a NequIP, in float64; raises InputError for a network with nuclear repulsion."""
-    if model.repulsion is not None:
-        raise InputError("deploy: got a NequIP with nuclear repulsion; expected one without; use the exact engine")
-    config, embedding = model.config, model.embedding.weight
-    builder = Builder(dtype)
-    builder.geometry(1, config.lmax)
-    stretch = np.ones(len(config.species) ** 2) if model.stretch is None else model.stretch.numpy().ravel()
-    builder.locate(stretch, np.zeros(len(stretch), dtype=np.int64), tabulation)
+def nequip_radials(model: NequIP) -> list[Radial]:
+    """What is tabulated: of each layer the weights of its convolution, of distances times the stretch of their pair."""
+    config = model.config
 
-    def radial_of(layer: Interaction) -> Radial:
+    def radial_of(layer: torch.nn.Module) -> Radial:
+        assert isinstance(layer, Interaction)
+
         def values(x: Float) -> Float:
             r = torch.from_numpy(x)
             fade = polynomial_cutoff(r / config.cutoff, config.cutoff_power)
@@ -40,6 +36,34 @@ def build_nequip(model: NequIP, tabulation: Tabulation, dtype: str) -> Builder:
             return found
 
         return values
+
+    return [radial_of(layer) for layer in model.layers]
+
+
+def sevennet_radials(model: SevenNet) -> list[Radial]:
+    """What is tabulated: of each layer the weights of its convolution."""
+
+    def radial_of(layer: torch.nn.Module) -> Radial:
+        assert isinstance(layer, SevenNetInteraction)
+
+        def values(x: Float) -> Float:
+            found: Float = layer.radial(model.radial_features(torch.from_numpy(x))).detach().numpy()
+            return found
+
+        return values
+
+    return [radial_of(layer) for layer in model.layers]
+
+
+def build_nequip(model: NequIP, tabulation: Tabulation, dtype: str) -> Builder:
+    """The forward steps of a NequIP, in float64; raises InputError for a network with nuclear repulsion."""
+    if model.repulsion is not None:
+        raise InputError("deploy: got a NequIP with nuclear repulsion; expected one without; use the exact engine")
+    config, embedding = model.config, model.embedding.weight
+    builder, radials = Builder(dtype), nequip_radials(model)
+    builder.geometry(1, config.lmax)
+    stretch = np.ones(len(config.species) ** 2) if model.stretch is None else model.stretch.numpy().ravel()
+    builder.locate(stretch, np.zeros(len(stretch), dtype=np.int64), tabulation)
 
     shares = None if model.shares is None else model.shares.detach()
     x: tuple[Part, ...] = ()
@@ -55,7 +79,7 @@ def build_nequip(model: NequIP, tabulation: Tabulation, dtype: str) -> Builder:
             if shares is not None:
                 matrices = [m * shares[:, :, None] for m in matrices]
             builder.products(f"linear_1_{k}", matrices, x, row, add=False, by_species=shares is not None)
-        table = builder.table(f"radial_{k}", [radial_of(layer)], tabulation)
+        table = builder.table(f"radial_{k}", [radials[k]], tabulation)
         m = builder.convolution(f"m_{k}", layer.convolution, sent, table, tabulation.degree)
         y = builder.apart(f"y_{k}", layer.gate.irreps_in)
         builder.linear(f"linear_2_{k}", layer.linear_2, m, y)
@@ -71,17 +95,10 @@ def build_nequip(model: NequIP, tabulation: Tabulation, dtype: str) -> Builder:
 def build_sevennet(model: SevenNet, tabulation: Tabulation, dtype: str) -> Builder:
     """The forward steps of a SevenNet, in float64."""
     embedding = model.embedding.weight * (1 / math.sqrt(len(model.species)))
-    builder = Builder(dtype)
+    builder, radials = Builder(dtype), sevennet_radials(model)
     builder.geometry(1, model.config.lmax)
     pairs = len(model.species) ** 2
     builder.locate(np.ones(pairs), np.zeros(pairs, dtype=np.int64), tabulation)
-
-    def radial_of(layer: SevenNetInteraction) -> Radial:
-        def values(x: Float) -> Float:
-            found: Float = layer.radial(model.radial_features(torch.from_numpy(x))).detach().numpy()
-            return found
-
-        return values
 
     x: tuple[Part, ...] = ()
     for k, layer in enumerate(model.layers):
@@ -94,7 +111,7 @@ def build_sevennet(model: SevenNet, tabulation: Tabulation, dtype: str) -> Build
             row = builder.features(f"sent_{k}", layer.linear_1.irreps_in)
             sent = row[0].place.buffer
             builder.linear(f"linear_1_{k}", layer.linear_1, x, row)
-        table = builder.table(f"radial_{k}", [radial_of(layer)], tabulation)
+        table = builder.table(f"radial_{k}", [radials[k]], tabulation)
         m = builder.convolution(f"m_{k}", layer.convolution, sent, table, tabulation.degree)
         y = builder.apart(f"y_{k}", layer.gate.irreps_in)
         builder.linear(f"linear_2_{k}", layer.linear_2, m, y)

@@ -6,13 +6,15 @@ continuous derivatives, and its derivative is that of the splines, so that force
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from irrepc.deploy.program import Segment
+from irrepc.errors import InputError
 from irrepc.frontend.weights import spline_pieces
 
 Float = NDArray[np.float64]
@@ -39,17 +41,59 @@ def basis(t: Float, degree: int) -> tuple[Float, Float]:
     return powers @ pieces.T, slopes @ pieces[:, 1:].T
 
 
-def fit(function: Radial, segments: tuple[Segment, ...], degree: int) -> Fit:
+def refine(functions: Sequence[Radial], breaks: Sequence[float], degree: int, tolerance: float) -> tuple[Segment, ...]:
+    """Segments between the breaks (Å) with so many intervals that the derivatives of all splines are right.
+
+    tolerance  the largest error of a derivative, relative to the largest derivative of the same functions anywhere in
+               the outer half of their range
+    Raises InputError where 1024 intervals per Å are too few.
+    """
+    scales = [_steepest(function, breaks) for function in functions]
+    found: list[Segment] = []
+    for begin, end in pairwise(breaks):
+        for density in DENSITIES:
+            segment = Segment(begin, end, max(degree + 1, round(density * (end - begin))))
+            fits = (fit(function, (segment,), degree, vanishing=end == breaks[-1]) for function in functions)
+            if all(f.slope_error <= tolerance * scale for f, scale in zip(fits, scales, strict=True)):
+                found.append(segment)
+                break
+        else:
+            raise InputError(
+                f"tables: got no accuracy of {tolerance:g} between {begin} and {end} Å; expected it with "
+                f"{DENSITIES[-1]} intervals per Å; ask for less, or let tables begin farther out"
+            )
+    return tuple(found)
+
+
+DENSITIES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
+"""Intervals per Å that are tried."""
+
+
+def _steepest(function: Radial, breaks: Sequence[float]) -> float:
+    x = np.linspace((breaks[0] + breaks[-1]) / 2, breaks[-1], 256)
+    return float(np.abs(np.diff(function(x), axis=0)).max() / (x[1] - x[0]))
+
+
+def fit(function: Radial, segments: tuple[Segment, ...], degree: int, *, vanishing: bool = True) -> Fit:
     """Splines for functions that vanish with their first derivatives at the end of the last segment.
 
     So do the tables, exactly; where two segments meet, value and first derivative are the same on both sides.
+    Not vanishing: the end is what the function says.
     """
-    rows, worst, end = [], np.zeros(4), None
+    rows, worst = [], np.zeros(4)
+    end = None if vanishing else _end(function, segments[-1].end)
     for segment in reversed(segments):
         found, errors, end = _fit_segment(function, segment, degree, end)
         rows.append(found)
         worst = np.maximum(worst, errors)
     return Fit(np.concatenate(rows[::-1]), *worst.tolist())
+
+
+def _end(function: Radial, x: float) -> Float:
+    """Value and derivative from the left."""
+    h = 1e-5
+    values = function(x - h * np.arange(4))
+    return np.stack([values[0], np.array([11, -18, 9, -2]) / 6 @ values / h])
 
 
 def _fit_segment(function: Radial, segment: Segment, degree: int, end: Float | None) -> tuple[Float, Float, Float]:
