@@ -20,7 +20,6 @@ from irrepc.errors import BackendError
 from irrepc.runtime.object_code import Processor, object_code
 
 HEADER = "irrepc_model.h"
-NATIVE = "native"
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-Wall", "-Werror")
 CONSTANTS = """\
     .section .rodata
@@ -36,16 +35,15 @@ EXPORTS = "{ global: irrepc_model_*; local: *; };\n"
 """What the linker lets the library show: the interface, no kernels, so that two libraries do not meet."""
 
 
-def write_library(program: Program, library: Path, *, cpu: str = NATIVE, compiler: str = "cc") -> tuple[Path, Path]:
+def write_library(program: Program, library: Path, *, cpu: str = "native", compiler: str = "cc") -> tuple[Path, Path]:
     """Write `library` (".so") and its header beside it; returns both paths.
 
     cpu       "native", or a processor by its name ("x86-64-v3", "znver3"): the library runs there and on later ones
     compiler  the C compiler that builds and links
-    Raises BackendError where there is no C compiler, where it does not know the processor, or on another system than
-    Linux.
+    Raises BackendError where there is no C compiler, for a processor that is not known, and on another system than Linux.
     """
     check_compiler(compiler)
-    processor = Processor.native() if cpu == NATIVE else Processor(cpu)
+    processor = Processor.of(cpu)
     text, kernels, constants = library_texts(program, processor)
     header = library.with_name(HEADER)
     with tempfile.TemporaryDirectory() as folder:

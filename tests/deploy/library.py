@@ -97,7 +97,7 @@ def nequip(dtype: str = "float64", layers: int = 3) -> Program:
         (1, 8), cutoff=4.0, layers=layers, lmax=2, features=(5, 4, 3), avg_num_neighbors=12.0, readout_depth=1,
         readout_width=6, radial_width=8, scales=(1.3, 0.7), shifts=(-2.0, 3.0),
     )  # fmt: skip
-    return compile_network(NequIP(config), dtype=dtype, intervals=24)
+    return compile_network(NequIP(config), dtype=dtype, tolerance=1e-3)
 
 
 CELLS = {

@@ -247,7 +247,7 @@ def test_mace_for_another_processor(tmp_path: Path) -> None:
         pytest.skip("this processor has no AVX2")
     torch.manual_seed(1)
     config = MACEConfig((1, 8), cutoff=4.0, channels=4, lmax=2, degrees=(0, 1), correlation=2)
-    program = compile_network(MACE(config), dtype="float64", intervals=24)
+    program = compile_network(MACE(config), dtype="float64", tolerance=1e-3)
     library = Library(write_library(program, tmp_path / "model.so", cpu="x86-64-v3")[0])
     for name in CELLS:
         compare(program, library, name, 1e-12)
@@ -257,7 +257,7 @@ def test_mace_for_another_processor(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(program: Program, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="no C compiler 'no-such-compiler'"):
         write_library(program, tmp_path / "model.so", compiler="no-such-compiler")
-    with pytest.raises(BackendError, match="compiler: got an error from cc"):
+    with pytest.raises(BackendError, match="processor: got 'no-such-processor'; expected native, x86-64-v2"):
         write_library(program, tmp_path / "model.so", cpu="no-such-processor")
     assert not list(tmp_path.iterdir())
 
