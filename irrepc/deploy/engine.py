@@ -151,7 +151,8 @@ class Engine:
 
 
 def aligned(size: int) -> Matrix:
-    """So many bytes from a multiple of 64 on, where cache lines and the widest vectors begin."""
+    """So many bytes or a few more, whole lines of the caches, from the beginning of one on."""
+    size = -(-size // 64) * 64  # a slot may hold numbers of 8 bytes whose count the bytes of all rows do not divide
     spare = np.empty(size + 64, dtype=np.uint8)
     first = -spare.ctypes.data % 64
     return spare[first : first + size]

@@ -94,10 +94,18 @@ def llvm_matrix(name: str, product: MatrixProduct, dtype: str, tile: Tile) -> st
         beyond = w.op(f"add nsw i64 {begin}, {ROWS_IN_CACHE}", "beyond")
         end = w.op(f"call i64 @llvm.smin.i64(i64 {beyond}, i64 {stop})", "end")
         last = w.op(f"sub nsw i64 {end}, 1", "last")
-        for panel in panels(product.inner, product.outer, dtype, tile):
+        cut = panels(product.inner, product.outer, dtype, tile)
+        whole = [p for p in cut if p.columns == LANES[dtype][0] * tile.vectors]
+        if whole:  # one text for all of them
+            with w.loop("0", str(len(whole)), 1, "panel") as number:
+                first_column = w.times(number, str(whole[0].columns))
+                weights = w.times(number, str(product.inner * whole[0].columns))
+                with w.loop(begin, end, tile.rows, "row") as row:
+                    _tile(w, product, whole[0], tile.rows, row, last, (first_column, weights))
+        for panel in cut[len(whole) :]:
             w.comment(f"columns {panel.first} to {panel.first + panel.columns - 1}")
             with w.loop(begin, end, tile.rows, "row") as row:
-                _tile(w, product, panel, tile.rows, row, last)
+                _tile(w, product, panel, tile.rows, row, last, (str(panel.first), str(panel.start)))
     head = f"define void @{name}(i64 %n0, i64 %n1, ptr noalias readonly %x, ptr noalias readonly %w, ptr noalias %y)"
     return "\n".join([f"{head} #2 {{", "entry:", *w.slots, *w.lines, "  ret void", "}", ""])
 
@@ -118,18 +126,22 @@ def matrix_head(dtype: str) -> str:
     )
 
 
-def _tile(w: Writer, product: MatrixProduct, panel: Panel, rows: int, row: str, last: str) -> None:
-    """One tile.  Rows behind the last are the last again: the same sums, written to the same place."""
+def _tile(
+    w: Writer, product: MatrixProduct, panel: Panel, rows: int, row: str, last: str, at: tuple[str, str]
+) -> None:
+    """One tile.  Rows behind the last are the last again: the same sums, written to the same place.
+
+    at  where the panel begins, among the columns and among the packed numbers
+    """
+    column, start = at
     lanes = w.lanes[0]
     kind = w.kind(lanes)
     numbers = [row] + [w.op(f"add nsw i64 {row}, {i}", "r") for i in range(1, rows)]
     numbers[1:] = [w.op(f"call i64 @llvm.smin.i64(i64 {n}, i64 {last})", "r") for n in numbers[1:]]
     sources = [_start(w, "%x", n, product.components, product.inner, product.x_width, product.x_start) for n in numbers]
-    targets = [
-        _start(w, "%y", n, product.components, product.outer, product.y_width, product.y_start + panel.first)
-        for n in numbers
-    ]
-    weights = w.op(f"getelementptr inbounds {w.real}, ptr %w, i64 {panel.start}", "panel")
+    targets = [_start(w, "%y", n, product.components, product.outer, product.y_width, product.y_start) for n in numbers]
+    targets = [w.op(f"getelementptr inbounds {w.real}, ptr {t}, i64 {column}", "p") for t in targets]
+    weights = w.op(f"getelementptr inbounds {w.real}, ptr %w, i64 {start}", "panel")
     sums = [[w.slot(kind, f"sum{i}.{v}") for v in range(panel.vectors)] for i in range(rows)]
     for i in range(rows):
         for v in range(panel.vectors):

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from irrepc.emit.llvm_matrix import TILES, Tile, packed_size, panels
 from irrepc.emit.llvm_writer import LANES
+from irrepc.errors import BackendError
 
 WIDE = ("x86-64-v4", "skylake-avx512", "cascadelake", "cooperlake", "icelake", "tigerlake", "sapphirerapids",
         "emeraldrapids", "graniterapids", "znver4", "znver5")  # fmt: skip
 """Beginnings of the names of processors with 32 registers of 512 bits."""
+NAMED = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "haswell", "broadwell", "skylake", "skylake-avx512", "cascadelake",
+         "icelake-server", "sapphirerapids", "znver1", "znver2", "znver3", "znver4", "neoverse-n1", "neoverse-v1")  # fmt: skip
+"""Processors that can be asked for by name, as LLVM and C compilers both know them: LLVM ends the process at others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,15 @@ class Processor:
     def native() -> Processor:
         """The one this process runs on."""
         return Processor(llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+
+    @staticmethod
+    def of(name: str) -> Processor:
+        """The one of that name, or "native". Raises BackendError for a name not in NAMED."""
+        if name == "native":
+            return Processor.native()
+        if name not in NAMED:
+            raise BackendError(f"processor: got {name!r}; expected native, {', '.join(NAMED)}")
+        return Processor(name)
 
     @property
     def tile(self) -> Tile:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -49,10 +50,14 @@ EXACT: dict[str, tuple[Callable[[Decimal], Decimal], Callable[[Decimal], Decimal
 }
 
 
-def activate(activation: Activation, x: np.ndarray, y: np.ndarray, slope: np.ndarray) -> None:
-    dtype = x.dtype.name
+@lru_cache(maxsize=64)
+def compiled(activation: Activation, dtype: str) -> Callable[..., None]:
     text = matrix_head(dtype) + activation_head(dtype) + llvm_activation("activate", activation, dtype)
-    run = function(object_code(text, Processor.native()), "activate", 3)
+    return function(object_code(text, Processor.native()), "activate", 3)
+
+
+def activate(activation: Activation, x: np.ndarray, y: np.ndarray, slope: np.ndarray) -> None:
+    run = compiled(activation, x.dtype.name)
     run(0, len(x), x.ctypes.data, y.ctypes.data, slope.ctypes.data)
 
 
