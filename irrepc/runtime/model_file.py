@@ -38,6 +38,7 @@ CONVENTIONS = {
     "edges": "from the centre to the neighbour",
 }
 Array = NDArray[Any]
+_NEEDED = ("kind", "architecture", "config", "dtype", "species", "units", "conventions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class ModelFile:
 
 
 def is_model_file(path: str | Path) -> bool:
-    """Whether a file begins as one of ours does, whole or not: a safetensors file with our format among its metadata."""
+    """Whether a file begins as ours do, whole or not: a safetensors file with our format among its metadata."""
     with open(path, "rb") as file:
         start = file.read(9)
         if len(start) < 9 or start[8:] != b"{":
@@ -172,15 +173,16 @@ def _header(path: str | Path, words: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _content(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, Array]) -> ModelFile:
-    missing = [n for n in ("kind", "architecture", "config", "dtype", "species", "units", "conventions") if n not in header]
+    missing = [name for name in _NEEDED if name not in header]
     if missing:
         raise InputError(f"model file: got {path} without {', '.join(missing)}; expected them in its header")
     for name, ours in (("units", UNITS), ("conventions", CONVENTIONS)):
-        wrong = {key: header[name].get(key) for key, value in ours.items() if header[name].get(key) != value}
+        given = dict(header[name])
+        wrong = [key for key, value in ours.items() if given.get(key) != value]
         if wrong:
             raise InputError(
-                f"model file: got {path} with {name} {wrong}; expected {({key: ours[key] for key in wrong})}; "
-                "convert the model again"
+                f"model file: got {path} with {name} {[given.get(key) for key in wrong]} of {wrong}; expected "
+                f"{[ours[key] for key in wrong]}; convert the model again"
             )
     return ModelFile(
         kind=str(header["kind"]),
