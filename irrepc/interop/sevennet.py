@@ -40,7 +40,7 @@ SYNONYMS = {"7net-0": "sevennet-0", "7net-l3i5": "sevennet-l3i5"}
 FOLDER = "sevenn/pretrained_potentials"
 _CONSTANT = ("output_mask", "_w3j_")
 _ARRAY, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]  # how numpy says it makes them again
-_PLAIN: tuple[Any, ...] = (
+PLAIN: tuple[Any, ...] = (
     *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),  # up to numpy 1, and since
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.ndarray,
@@ -102,7 +102,7 @@ def read_checkpoint(content: bytes, path: str) -> tuple[dict[str, Any], dict[str
     Raises InputError for another file.
     """
     try:
-        with torch.serialization.safe_globals(list(_PLAIN)):
+        with torch.serialization.safe_globals(list(PLAIN)):
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
         raise InputError(
