@@ -1,8 +1,8 @@
 """load_model: a network from whatever file, folder or name it is found in, told apart by contents, never by trust.
 
-Own files, checkpoints of SevenNet, and the plain exports of MACE, NequIP, eSEN, EquiformerV2 and Equiformer. Pickles with
-classes, TorchScript and packages are programs: they are named, with the script that turns them into plain data where
-their package is installed, and not opened.
+Own files, checkpoints of SevenNet, and the plain exports of MACE, NequIP, eSEN, EquiformerV2 and Equiformer. Pickles
+with classes, TorchScript and packages are programs: they are named, with the script that turns them into plain data
+where their package is installed, and not opened.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def _located(source: str | Path, name: str) -> tuple[Path, str]:
     places = list(package.submodule_search_locations or ()) if package is not None else []
     if not places:
         raise InputError(
-            f"load_model: got {str(source)!r}, which the package sevenn brings, and none is installed; expected its wheel "
-            "otherwise; do: pip download --no-deps sevenn, and give the wheel with this name"
+            f"load_model: got {str(source)!r}, which the package sevenn brings, and none is installed; expected its "
+            "wheel otherwise; do: pip download --no-deps sevenn, and give the wheel with this name"
         )
     return Path(places[0]), wanted
 
@@ -185,8 +185,8 @@ def _arrays(path: Path, backend: str, signs: str, dtype: torch.dtype | None) -> 
     if isinstance(config, Mapping) and "irreps_node_embedding" in config:
         if not signs:
             raise InputError(
-                f"load_model: got {path}, an Equiformer, without the signs of its couplings; expected them, as no tensor "
-                'tells; do: signs="e3nn-0.4" (all published weights) or signs="e3nn-0.5" (trained later)'
+                f"load_model: got {path}, an Equiformer, without the signs of its couplings; expected them, as no "
+                'tensor tells; do: signs="e3nn-0.4" (all published weights) or signs="e3nn-0.5" (trained later)'
             )
         real = dtype or _own_dtype(state)
         kind, network = "plain export of Equiformer", equiformer_from(config, state, backend, signs=signs, dtype=real)
