@@ -116,10 +116,7 @@ def read_model_file(path: str | Path, kind: str | None = None) -> ModelFile:
             header = _header(path, words)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, TypeError) as error:
-        raise InputError(
-            f"model file: got {path}, which cannot be read ({error}); expected a whole file that irrepc wrote; "
-            "it is cut short or altered: copy it again, or convert the model again"
-        ) from error
+        raise _broken(path, error) from error
     if _digest(words["header"], tensors) != words.get("sha256"):
         raise InputError(
             f"model file: got {path}, whose contents do not have the checksum written beside them; expected them "
@@ -129,6 +126,15 @@ def read_model_file(path: str | Path, kind: str | None = None) -> ModelFile:
     if kind is not None and found.kind != kind:
         raise InputError(f"model file: got {path} of kind {found.kind!r}; expected {kind!r}")
     return found
+
+
+def read_kind(path: str | Path) -> str:
+    """The kind of a file, without its tensors. Raises InputError as `read_model_file`, but for altered tensors."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return str(_header(path, file.metadata() or {}).get("kind"))
+    except (SafetensorError, OSError, TypeError) as error:
+        raise _broken(path, error) from error
 
 
 def file_digest(path: str | Path) -> str:
@@ -150,6 +156,13 @@ def write_whole(path: str | Path, content: bytes) -> None:
         except BaseException:
             os.unlink(file.name)
             raise
+
+
+def _broken(path: str | Path, error: Exception) -> InputError:
+    return InputError(
+        f"model file: got {path}, which cannot be read ({error}); expected a whole file that irrepc wrote; "
+        "it is cut short or altered: copy it again, or convert the model again"
+    )
 
 
 def _bytes(tensors: Mapping[str, Array], words: Mapping[str, str]) -> bytes:
