@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from irrepc import __version__
+from irrepc.cli_atoms import eval_, md, relax
 from irrepc.errors import IrrepcError
 
 BACKENDS = ("torch", "numba", "llvm", "cuda")
@@ -245,6 +246,10 @@ def convert(source: str, out: Path | None, name: str, signs: str, dtype: str | N
     from irrepc.commands.convert import convert as run
 
     run(source, out, name, signs, dtype, Console())
+
+
+for verb in (eval_, relax, md):
+    main.add_command(verb)
 
 
 @main.command()

@@ -174,7 +174,7 @@ def test_any_evaluator_will_do() -> None:
 def test_an_answer_that_is_not_finite_is_no_answer() -> None:
     atoms = Atoms("HC", positions=[[1.0, 0, 0], [0, 2.0, 0]])
     atoms.calc = IrrepcCalculator(Springs())
-    with pytest.raises(InputError, match="got nan eV .* for atom 1"):
+    with pytest.raises(InputError, match=r"got nan eV .* for atom 1"):
         atoms.get_forces()
 
 

@@ -71,6 +71,13 @@ def test_either_file_of_a_pair_will_do(tmp_path: Path) -> None:
         load_model(file)
 
 
+def test_a_pair_cut_short_is_refused(tmp_path: Path) -> None:
+    file, _ = mace_export(tmp_path)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match="which numpy cannot read as plain arrays"):
+        load_model(file)
+
+
 def test_provenance_says_where_the_weights_come_from(tmp_path: Path) -> None:
     file, _ = nequip_export(tmp_path)
     found = read_source(file, "torch").provenance
