@@ -129,7 +129,9 @@ def known_everywhere(program: Program) -> frozenset[str]:
 def check_compiler(compiler: str) -> None:
     """Raise BackendError unless there is a C compiler here that makes ELF libraries."""
     if not sys.platform.startswith("linux"):
-        raise BackendError(f"shared library: got the system {sys.platform}; expected Linux; deploy without it elsewhere")
+        raise BackendError(
+            f"shared library: got the system {sys.platform}; expected Linux; deploy without it elsewhere"
+        )
     if shutil.which(compiler) is None:
         raise BackendError(
             f"shared library: got no C compiler {compiler!r}; expected one; do: apt install gcc, or name another"
