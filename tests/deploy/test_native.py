@@ -1,4 +1,4 @@
-"""Model libraries against the Python engine: all results, threads, ghosts, errors, a program in C, another processor."""
+"""Model libraries against the Python engine: results, threads, ghosts, errors, a program in C, another processor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from irrepc.deploy.program import Program
 from irrepc.errors import BackendError
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.runtime.object_code import Processor
-from tests.deploy.library import CELLS, FORWARD, REVERSE, Library, Pairs, Refused, listed, nequip, structure
+from tests.deploy.library import CELLS, FORWARD, REVERSE, Library, Pairs, RefusedError, listed, nequip, structure
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler cc")
 HERE = Path(__file__).parent
@@ -140,14 +140,14 @@ def test_ghosts_are_exchanged_between_layers(program: Program, library: Library,
     assert [d for d, _ in asked] == [FORWARD] * (reach - 1) + [REVERSE] * (reach - 1)
     assert max(w for _, w in asked) == library.c.irrepc_model_exchange_width()
     library.set_exchange(lambda *_: 1)
-    with pytest.raises(Refused, match="caller's function"):
+    with pytest.raises(RefusedError, match="caller's function"):
         library.evaluate(pairs, shifts=False)
 
 
 def test_ghosts_without_an_exchange_are_refused(program: Program, library: Library) -> None:
     cell, positions, kinds = structure("thin")
     pairs, _ = ghosts(kinds, positions, cell, program.cutoff)
-    with pytest.raises(Refused, match=r"\(6, 'exchange: got \d+ ghost atoms and no function"):
+    with pytest.raises(RefusedError, match=r"\(6, 'exchange: got \d+ ghost atoms and no function"):
         library.evaluate(pairs, shifts=False)
 
 
@@ -178,7 +178,7 @@ def test_bad_input_is_said(program: Program, library: Library) -> None:
     good = listed(kinds, positions, cell, program.cutoff)
 
     def refused(match: str, **changed: np.ndarray) -> None:
-        with pytest.raises(Refused, match=match):
+        with pytest.raises(RefusedError, match=match):
             library.evaluate(good._replace(**changed))
 
     refused(r"\(3, 'species: got 2 for atom 4; expected 0 to 1", species=_with(good.species, 4, 2))
