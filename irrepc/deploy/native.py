@@ -21,7 +21,7 @@ from irrepc.errors import BackendError
 from irrepc.runtime.object_code import Processor, object_code
 
 HEADER = "irrepc_model.h"
-FLAGS = ("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-Wall", "-Werror")
+FLAGS = ("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread")
 CONSTANTS = """\
     .section .rodata
     .balign 64
