@@ -41,8 +41,9 @@ FLOORS = {
     "interop": Floor(8, (*ARRAYS, "ase")),
     "train": Floor(8, (*ARRAYS, "ase", "matplotlib", "rich")),
     "deploy": Floor(8, ARRAYS),
-    "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", *PEERS)),
+    "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", "ase", "matplotlib", *PEERS)),
     "cli": Floor(9, ("click", "rich")),
+    "cli_atoms": Floor(9, ("click", "rich")),
     "__init__": Floor(10, ()),
     "__main__": Floor(10, ()),
 }

@@ -19,6 +19,7 @@ from irrepc.models.esen import ESEN, DirectESEN
 from irrepc.models.mace import MACE
 from irrepc.models.nequip import NequIP
 from irrepc.models.potential import DirectForces, predict
+from irrepc.models.sevennet import SevenNet
 from irrepc.models.tfn import TFN
 from irrepc.models.tfn_tasks import TFNEnergy
 from irrepc.nn.graph import Graph
@@ -27,7 +28,7 @@ from irrepc.nn.s2_grid import S2Grid
 from irrepc.train.symmetry import RotationError, random_operations, symmetry_error
 
 OnGrids = ESEN | DirectESEN | EquiformerV2
-Potentials = NequIP | MACE | TFNEnergy | Equiformer | OnGrids
+Potentials = NequIP | SevenNet | MACE | TFNEnergy | Equiformer | OnGrids
 
 ATOMS = 10
 OPERATIONS = 6

@@ -31,7 +31,7 @@ from irrepc.deploy.program import (
 from irrepc.deploy.tables import Radial, fit
 from irrepc.errors import InputError
 from irrepc.nn.convolution import Convolution
-from irrepc.nn.gate import ACTIVATIONS, Gate
+from irrepc.nn.gate import ACTIVATIONS, Gate, GatePlan
 from irrepc.nn.linear import Linear, SpeciesLinear
 
 
@@ -202,21 +202,22 @@ class Builder:
         plan = module.plan()
         pieces = [p for part, cuts in zip(y, plan.cuts, strict=True) for p in _pieces(part, cuts)]
         out: list[Part] = []
-        for k, (place, function) in enumerate(zip(plan.scalars, plan.scalar_functions, strict=True)):
-            if place is not None:
-                out.append(self.activated(f"{name}_scalars_{k}", pieces[place], function, ACTIVATIONS[function].gain))
+        for place in plan.scalars:
+            function = plan.functions[place]
+            out.append(self.activated(f"{name}_scalars_{place}", pieces[place], function, ACTIVATIONS[function].gain))
         if not plan.gated:
             return tuple(out)
         blocks = Irreps(tuple(pieces[k].block for k in plan.gated))
         gates = self.buffer(f"{name}_gates", blocks.num_irreps)
         slopes = self.buffer(f"{name}_gates_slope", blocks.num_irreps)
         start = 0
-        for place, function in zip(plan.gates, plan.gate_functions, strict=True):
-            if place is not None:
-                x = pieces[place].place
-                into, slope = Place(gates.buffer, start, x.width), Place(slopes.buffer, start, x.width)
-                self.steps.append(Activate(x, into, slope, function, ACTIVATIONS[function].gain))
-                start += x.width
+        for first, last in _runs(plan):
+            function, x = plan.functions[plan.gates[first]], pieces[plan.gates[first]].place
+            width = sum(pieces[k].place.width for k in plan.gates[first:last])
+            into, slope = Place(gates.buffer, start, width), Place(slopes.buffer, start, width)
+            gain = ACTIVATIONS[function].gain
+            self.steps.append(Activate(Place(x.buffer, x.start, width), into, slope, function, gain))
+            start += width
         left, extents = labels(blocks, "u")
         row = self.features(f"{name}_gated", blocks)
         inputs = (*(pieces[k].place.buffer for k in plan.gated), gates.buffer)
@@ -242,6 +243,18 @@ def stacked(recipe: ProductRecipe) -> ProductRecipe:
     place = {old: new for new, old in enumerate(order)}
     paths = tuple(replace(p, out=place[p.out]) for p in recipe.paths)
     return replace(recipe, out=tuple(recipe.out[i] for i in order), paths=paths, apart=True)
+
+
+def _runs(plan: GatePlan) -> list[tuple[int, int]]:
+    """Gates that stand side by side and share an activation, as numbers first, last + 1."""
+    runs: list[tuple[int, int]] = []
+    for k, place in enumerate(plan.gates):
+        before = plan.gates[k - 1] if runs else None
+        if before == place - 1 and plan.functions[before] == plan.functions[place]:
+            runs[-1] = (runs[-1][0], k + 1)
+        else:
+            runs.append((k, k + 1))
+    return runs
 
 
 def _pieces(part: Part, cuts: tuple[int, ...]) -> list[Part]:

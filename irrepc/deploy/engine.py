@@ -123,9 +123,9 @@ class Engine:
         }
         self._matrices = dict(self._constants)
         for b in self.program.buffers:
-            flat = self._memory[b.slot].view(b.dtype)
-            count = self._capacity[b.rows]
-            self._matrices[b.name] = flat[: count * b.width].reshape(count, b.width)
+            count, kind = self._capacity[b.rows], np.dtype(b.dtype)
+            flat = self._memory[b.slot][: count * b.width * kind.itemsize].view(kind)
+            self._matrices[b.name] = flat.reshape(count, b.width)
         self._addresses = {name: m.__array_interface__["data"][0] for name, m in self._matrices.items()}
         for step in self.program.steps:  # tables from a later row on
             for name in step.inputs if isinstance(step, Call) else ():
@@ -287,7 +287,7 @@ def _product(state: _State, step: Product, parts: Parts) -> None:
     jobs = [
         (n0, n1, x, weights[z], y)
         for z, first, last in segments
-        for n0, n1 in workers.cut_rows(first, last, -(-pieces * (last - first) // max(count, 1)))
+        for n0, n1 in workers.cut_rows(first, last, max(1, pieces * (last - first) // max(count, 1)))
     ]
     workers.run(part.compute, jobs, threads)
 

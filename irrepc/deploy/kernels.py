@@ -14,15 +14,14 @@ from os import getpid
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import filelock
 import llvmlite.binding as llvm
 
 from irrepc.deploy.program import Activate, Buffer, Call, Place, Product, Program, Step
 from irrepc.deploy.text import written
 from irrepc.emit.sources import source_digest
 from irrepc.errors import BackendError
+from irrepc.runtime.cache import CACHE_VARIABLE, cache_folder
 from irrepc.runtime.object_code import Processor, function, object_code
-from irrepc.runtime.store import CACHE_VARIABLE, cache_folder
 
 if TYPE_CHECKING:
     from irrepc.deploy.native_kernels import KernelTexts
@@ -58,6 +57,8 @@ def compiled(program: Program) -> tuple[tuple[Part, ...], ...]:
     folder = cache_folder() / "deployed" / key.hexdigest()[:24]
     code, names = folder / "code.o", folder / "functions.json"
     if not names.exists():
+        import filelock
+
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(folder / ".lock", timeout=600):

@@ -70,7 +70,7 @@ def pairs_within(points: Float, box: Float, periodic: NDArray[np.bool_], cutoff:
     """All pairs nearer than `cutoff` (Å) of what `check_structure` gave; an atom's zero vector to itself is none."""
     if len(points) == 0:
         return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3), np.int64))
-    inverse = np.linalg.inv(box)
+    inverse = np.asarray(np.linalg.inv(box), dtype=np.float64)
     wrapped = np.where(periodic, np.floor(points @ inverse), 0.0)
     at = points - wrapped @ box
     origin, images, steps = _images(at, box, inverse, periodic, cutoff)

@@ -106,7 +106,7 @@ def _fit_segment(function: Radial, segment: Segment, degree: int, end: Float | N
 
     # Gauss points in each interval, one more than the splines that live there
     points, weights = np.polynomial.legendre.leggauss(degree + 2)
-    t, weights = (points + 1) / 2, weights / 2
+    t, weights = np.asarray((points + 1) / 2, dtype=np.float64), weights / 2
     b, _ = basis(t, degree)
     sampled = values(t)
     gram, right = np.zeros((n + degree, n + degree)), np.zeros((n + degree, sampled.shape[2]))

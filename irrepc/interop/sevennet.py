@@ -39,11 +39,10 @@ PUBLISHED = {
 SYNONYMS = {"7net-0": "sevennet-0", "7net-l3i5": "sevennet-l3i5"}
 FOLDER = "sevenn/pretrained_potentials"
 _CONSTANT = ("output_mask", "_w3j_")
-_PLAIN = (
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # its name up to numpy 1
-    (np._core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+_ARRAY, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]  # how numpy says it makes them again
+PLAIN: tuple[Any, ...] = (
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),  # up to numpy 1, and since
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.ndarray,
     np.dtype,
     np.dtypes.Float32DType,
@@ -103,7 +102,7 @@ def read_checkpoint(content: bytes, path: str) -> tuple[dict[str, Any], dict[str
     Raises InputError for another file.
     """
     try:
-        with torch.serialization.safe_globals(list(_PLAIN)):
+        with torch.serialization.safe_globals(list(PLAIN)):
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
         raise InputError(
@@ -190,8 +189,8 @@ def config_from(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Seven
 
 def _features(config: Mapping[str, Any], layers: int, lmax: int) -> tuple[int, ...]:
     """Copies of each degree; raises InputError where the layers are not alike."""
-    given = config.get("irreps_manual") or False
-    if not given:
+    given = config.get("irreps_manual")
+    if not isinstance(given, list):  # False stands for none
         return (int(config["channel"]),) * (lmax + 1)
     found = [Irreps.of(str(text)) for text in given]
     hidden = found[1] if layers > 1 else found[0]
@@ -200,8 +199,8 @@ def _features(config: Mapping[str, Any], layers: int, lmax: int) -> tuple[int, .
     wanted = [scalars, *[hidden] * (layers - 1), scalars]
     if found != wanted or [(b.irrep.l, b.irrep.p) for b in hidden] != [(l, 1) for l in range(lmax + 1)]:
         raise InputError(
-            f"sevennet: got irreps {[str(i) for i in found]}; expected scalars, {layers - 1} times the same even irreps "
-            "up to lmax, scalars"
+            f"sevennet: got irreps {[str(i) for i in found]}; expected scalars, {layers - 1} times the same even "
+            "irreps up to lmax, scalars"
         )
     return features
 
@@ -253,7 +252,8 @@ def _signs(convolution: Convolution, state: Mapping[str, Tensor], name: str) -> 
 def _chosen(name: str, found: Mapping[str, Any], place: Path) -> str:
     if name not in found:
         raise InputError(
-            f"sevennet: got {name!r} of {place}; expected the name of one that is there: {', '.join(found) or 'none is'}"
+            f"sevennet: got {name!r} of {place}; expected the name of one that is there: "
+            f"{', '.join(found) or 'none is'}"
         )
     return name
 

@@ -112,9 +112,7 @@ def _first_version(path: str | Path, backend: str) -> Network:
     return _network(content.get("model"), config, content.get("dtype"), content.get("state_dict"), backend, path)
 
 
-def _network(
-    name: Any, config: Mapping[str, Any], dtype: Any, state: Any, backend: str, path: str | Path
-) -> Network:
+def _network(name: Any, config: Mapping[str, Any], dtype: Any, state: Any, backend: str, path: str | Path) -> Network:
     """The network of this name with these weights."""
     if name not in _NETWORKS:
         raise InputError(

@@ -197,11 +197,13 @@ class SevenNet(nn.Module):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
 
     def forward(self, graph: Graph) -> Tensor:
-        """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights."""
-        check_graph(graph, len(self.species), self.embedding.weight)
-        r, directions = lengths_and_directions(edge_vectors(graph))
+        """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights, or in float64."""
+        weight = self.embedding.weight
+        check_graph(graph, len(self.species), weight.to(torch.promote_types(weight.dtype, graph.positions.dtype)))
+        # where positions have more digits than the weights, distances between them are taken before digits are dropped
+        r, directions = lengths_and_directions(edge_vectors(graph).to(weight.dtype))
         harmonics, radial = self.harmonics(directions), self.radial_features(r)
-        x = self.embedding.weight * (1 / math.sqrt(len(self.species)))
+        x = weight * (1 / math.sqrt(len(self.species)))
         for k, layer in enumerate(self.layers):
             assert isinstance(layer, Interaction)
             sent, kept = layer.own(x)

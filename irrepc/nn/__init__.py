@@ -11,6 +11,7 @@ from irrepc.nn.linear import Linear, SpeciesLinear
 from irrepc.nn.neighbours import SkinList, graph_of, graph_of_atoms, species_of
 from irrepc.nn.norm import EquivariantLayerNorm
 from irrepc.nn.radial import BesselBasis, GaussianBasis, RadialMLP, ScalarMLP, cosine_cutoff, polynomial_cutoff
+from irrepc.nn.radial_convolution import BasisConvolution, SplineConvolution
 from irrepc.nn.s2_grid import OrderS2Activation, S2Grid
 from irrepc.nn.so2 import FrameMatrices, OrderGate, Rotate, RotateBack, SO2Convolution
 from irrepc.nn.so2_attention import SO2Attention
@@ -23,6 +24,7 @@ from irrepc.nn.tensor_product import (
 )
 
 __all__ = [
+    "BasisConvolution",
     "BesselBasis",
     "Convolution",
     "DegreeLayerNorm",
@@ -49,6 +51,7 @@ __all__ = [
     "SkinList",
     "SpeciesLinear",
     "SphericalHarmonics",
+    "SplineConvolution",
     "SymmetricContraction",
     "TensorProduct",
     "WignerD",

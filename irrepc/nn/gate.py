@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -49,18 +49,16 @@ ACTIVATIONS = {
 class GatePlan(NamedTuple):
     """How a gate reads its input.
 
-    cuts              of each input block its channels, cut into pieces
-    scalars, gates    numbers of pieces, counted through all blocks; None for those without channels
-    scalar_functions, gate_functions  names of their activations
-    gated             numbers of the pieces that are scaled, in the order of the gates
+    cuts       of each input block its channels, cut into pieces
+    scalars, gates, gated  numbers of pieces, counted through all blocks
+    functions  of scalars and gates, by the number of the piece: the names of their activations
     """
 
     cuts: tuple[tuple[int, ...], ...]
-    scalars: tuple[int | None, ...]
-    scalar_functions: tuple[str, ...]
-    gates: tuple[int | None, ...]
-    gate_functions: tuple[str, ...]
+    scalars: tuple[int, ...]
+    gates: tuple[int, ...]
     gated: tuple[int, ...]
+    functions: Mapping[int, str]
 
 
 class Gate(nn.Module):
@@ -91,7 +89,6 @@ class Gate(nn.Module):
             )
         activated = _activated("scalars", scalars, scalar_activations)
         opened = _activated("gates", gates, gate_activations).simplify()
-        self._functions = tuple(scalar_activations), tuple(gate_activations)
         self._activations = tuple(ACTIVATIONS[name] for name in (*scalar_activations, *gate_activations))
         pieces = _pieces(tuple(gated), tuple(opened))
         self.irreps_out = activated + Irreps(tuple(after for _, after in pieces))
@@ -104,6 +101,8 @@ class Gate(nn.Module):
         self._blocks = tuple((b.irrep.dim, b.mul) for b in self.irreps_in)
         self._cuts = tuple(tuple(p.mul for p in ordered if p.mul and p.irrep == b.irrep) for b in self.irreps_in)
         places = {k: place for place, k in enumerate(k for k in order if parts[k].mul)}
+        names = (*scalar_activations, *gate_activations)
+        self._names = {places[k]: name for k, name in enumerate(names) if k in places}
         self._scalars = tuple(places.get(k) for k in range(len(scalars)))
         self._gates = tuple(places.get(k) for k in range(len(scalars), len(scalars) + len(gates)))
         self._gated = tuple(places[k] for k in range(len(scalars) + len(gates), len(parts)))
@@ -131,7 +130,8 @@ class Gate(nn.Module):
 
     def plan(self) -> GatePlan:
         """How the input is read, for those who do it elsewhere."""
-        return GatePlan(self._cuts, self._scalars, self._functions[0], self._gates, self._functions[1], self._gated)
+        scalars, gates = (tuple(k for k in group if k is not None) for group in (self._scalars, self._gates))
+        return GatePlan(self._cuts, scalars, gates, self._gated, self._names)
 
     def extra_repr(self) -> str:
         """Irreps, for repr."""

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from irrepc.errors import InputError
 
@@ -38,6 +37,8 @@ CONVENTIONS = {
     "edges": "from the centre to the neighbour",
 }
 Array = NDArray[Any]
+_TYPES = {"<f8": "F64", "<f4": "F32", "<i8": "I64", "<i4": "I32", "|i1": "I8", "|u1": "U8", "|b1": "BOOL"}
+_NEEDED = ("kind", "architecture", "config", "dtype", "species", "units", "conventions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class ModelFile:
 
 
 def is_model_file(path: str | Path) -> bool:
-    """Whether a file begins as one of ours does, whole or not: a safetensors file with our format among its metadata."""
+    """Whether a file begins as ours do, whole or not: a safetensors file with our format among its metadata."""
     with open(path, "rb") as file:
         start = file.read(9)
         if len(start) < 9 or start[8:] != b"{":
@@ -98,7 +99,7 @@ def write_model_file(path: str | Path, content: ModelFile) -> None:
     # ascontiguousarray makes a row of a scalar
     tensors = {name: array.reshape(content.tensors[name].shape) for name, array in tensors.items()}
     words = {"format": FORMAT, "version": str(VERSION), "header": header, "sha256": _digest(header, tensors)}
-    write_whole(path, save(tensors, words))
+    write_whole(path, _bytes(tensors, words))
 
 
 def read_model_file(path: str | Path, kind: str | None = None) -> ModelFile:
@@ -115,10 +116,7 @@ def read_model_file(path: str | Path, kind: str | None = None) -> ModelFile:
             header = _header(path, words)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, TypeError) as error:
-        raise InputError(
-            f"model file: got {path}, which cannot be read ({error}); expected a whole file that irrepc wrote; "
-            "it is cut short or altered: copy it again, or convert the model again"
-        ) from error
+        raise _broken(path, error) from error
     if _digest(words["header"], tensors) != words.get("sha256"):
         raise InputError(
             f"model file: got {path}, whose contents do not have the checksum written beside them; expected them "
@@ -128,6 +126,15 @@ def read_model_file(path: str | Path, kind: str | None = None) -> ModelFile:
     if kind is not None and found.kind != kind:
         raise InputError(f"model file: got {path} of kind {found.kind!r}; expected {kind!r}")
     return found
+
+
+def read_kind(path: str | Path) -> str:
+    """The kind of a file, without its tensors. Raises InputError as `read_model_file`, but for altered tensors."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return str(_header(path, file.metadata() or {}).get("kind"))
+    except (SafetensorError, OSError, TypeError) as error:
+        raise _broken(path, error) from error
 
 
 def file_digest(path: str | Path) -> str:
@@ -151,6 +158,31 @@ def write_whole(path: str | Path, content: bytes) -> None:
             raise
 
 
+def _broken(path: str | Path, error: Exception) -> InputError:
+    return InputError(
+        f"model file: got {path}, which cannot be read ({error}); expected a whole file that irrepc wrote; "
+        "it is cut short or altered: copy it again, or convert the model again"
+    )
+
+
+def _bytes(tensors: Mapping[str, Array], words: Mapping[str, str]) -> bytes:
+    """The safetensors format: eight bytes of length, a JSON of places, the numbers. Equal contents give equal bytes,
+    which the package's own writer does not (its metadata come in no order)."""
+    places: dict[str, Any] = {"__metadata__": dict(words)}
+    start, data = 0, []
+    for name in sorted(tensors, key=lambda n: (-tensors[n].dtype.itemsize, n)):  # aligned, as the format asks for
+        array = tensors[name].astype(tensors[name].dtype.newbyteorder("<"), copy=False)
+        if array.dtype.str not in _TYPES:
+            raise InputError(f"model file: got {name} of {array.dtype}; expected one of {', '.join(_TYPES)}")
+        stop = start + array.nbytes
+        places[name] = {"dtype": _TYPES[array.dtype.str], "shape": list(array.shape), "data_offsets": [start, stop]}
+        data.append(array.tobytes())
+        start = stop
+    text = json.dumps(places, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, *data))
+
+
 def _header(path: str | Path, words: Mapping[str, str]) -> dict[str, Any]:
     if words.get("format") != FORMAT:
         raise InputError(
@@ -172,15 +204,16 @@ def _header(path: str | Path, words: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _content(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, Array]) -> ModelFile:
-    missing = [n for n in ("kind", "architecture", "config", "dtype", "species", "units", "conventions") if n not in header]
+    missing = [name for name in _NEEDED if name not in header]
     if missing:
         raise InputError(f"model file: got {path} without {', '.join(missing)}; expected them in its header")
     for name, ours in (("units", UNITS), ("conventions", CONVENTIONS)):
-        wrong = {key: header[name].get(key) for key, value in ours.items() if header[name].get(key) != value}
+        given = dict(header[name])
+        wrong = [key for key, value in ours.items() if given.get(key) != value]
         if wrong:
             raise InputError(
-                f"model file: got {path} with {name} {wrong}; expected {({key: ours[key] for key in wrong})}; "
-                "convert the model again"
+                f"model file: got {path} with {name} {[given.get(key) for key in wrong]} of {wrong}; expected "
+                f"{[ours[key] for key in wrong]}; convert the model again"
             )
     return ModelFile(
         kind=str(header["kind"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -32,6 +33,7 @@ class Processor:
     features: str = ""
 
     @staticmethod
+    @cache
     def native() -> Processor:
         """The one this process runs on."""
         return Processor(llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
