@@ -17,8 +17,8 @@ from irrepc.deploy.program import Program
 from irrepc.errors import BackendError
 from irrepc.runtime.object_code import Processor
 from tests.deploy import networks
-from tests.deploy.networks import NAMES
 from tests.deploy.library import CELLS, FORWARD, REVERSE, Library, Pairs, RefusedError, listed, nequip, structure
+from tests.deploy.networks import NAMES
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler cc")
 HERE = Path(__file__).parent
