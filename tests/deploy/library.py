@@ -66,8 +66,8 @@ class Library:
     def close(self) -> None:
         self.c.irrepc_model_close(self.model)
 
-    def set_exchange(self, function: Callable[..., int]) -> None:
-        self.exchange = EXCHANGE(function)
+    def set_exchange(self, function: Callable[..., int] | None) -> None:
+        self.exchange = EXCHANGE(function) if function else EXCHANGE()
         self.check(self.c.irrepc_model_set_exchange(self.model, self.exchange, None))
 
     def evaluate(self, pairs: Pairs, shifts: bool = True) -> Found:
