@@ -40,14 +40,14 @@ FLOORS = {
     "models": Floor(7, ARRAYS),
     "interop": Floor(8, (*ARRAYS, "ase")),
     "train": Floor(8, (*ARRAYS, "ase", "matplotlib", "rich")),
-    "deploy": Floor(8, ARRAYS),
+    "deploy": Floor(8, (*ARRAYS, "llvmlite", "filelock")),
     "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", "ase", "matplotlib", *PEERS)),
     "cli": Floor(9, ("click", "rich")),
     "cli_atoms": Floor(9, ("click", "rich")),
     "__init__": Floor(10, ()),
     "__main__": Floor(10, ()),
 }
-WANTED = ("algebra", "ir", "frontend", "emit", "runtime", "nn", "models", "interop", "train")
+WANTED = ("algebra", "ir", "frontend", "emit", "runtime", "nn", "models", "interop", "train", "deploy")
 # imported only inside the functions that show formulas, so that nothing else pays for it
 LAZY = ("sympy",)
 # copied into emitted packages: they import each other and nothing else of irrepc

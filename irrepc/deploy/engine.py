@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from irrepc.deploy import kernels, workers
 from irrepc.deploy.memory import slot_sizes
 from irrepc.deploy.program import (
+    INDICES,
     Activate,
     Add,
     Call,
@@ -38,6 +39,8 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Matrix = NDArray[Any]
 Parts = Sequence[kernels.Part]
+Given = tuple[tuple[int, ...], ...]
+"""The addresses that each part of a step takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,16 @@ class Engine:
         self._packed = {
             step.weights: _packed(self._constants[step.weights]) for step in program.steps if isinstance(step, Product)
         }
+        # most models know no difference between pairs of species
+        located = [self._constants[n] for s in program.steps if isinstance(s, Locate) for n in (s.stretch, s.first)]
+        self.alike = all(bool((array == array[0]).all()) for array in located)
         self._packed_at = {name: [w.ctypes.data for w in arrays] for name, arrays in self._packed.items()}
         self._capacity = {"node": 0, "edge": 0}
         self._memory: dict[int, Matrix] = {}
         self._matrices: dict[str, Matrix] = {}
         self._addresses: dict[str, int] = {}
+        self._indices: dict[str, RowNumbers] = {}
+        self._given: list[tuple[tuple[int, ...], ...]] = []
 
     def run(self, positions: Float, edges: Edges) -> Evaluation:
         """positions (N, 3) float64 Å, sorted as `edges.species`.
@@ -100,8 +108,8 @@ class Engine:
         Raises InputError where an edge is shorter than the program's tables.
         """
         state = _State(self, positions, edges)
-        for step, parts in zip(self.program.steps, self._parts, strict=True):
-            _RUN[type(step)](state, step, parts)
+        for step, parts, given in zip(self.program.steps, self._parts, self._given, strict=True):
+            _RUN[type(step)](state, step, parts, given)
         assert state.energies is not None
         return Evaluation(state.energies, state.forces, state.virial)
 
@@ -132,14 +140,31 @@ class Engine:
                 whole, _, row = name.partition("+")
                 if row:
                     self._addresses[name] = self._addresses[whole] + int(row) * self._matrices[whole].strides[0]
+        self._indices = {name: self._index_room(name) for name in INDICES}
+        for name, index in self._indices.items():
+            for field, values in zip(index._fields, index, strict=True):
+                self._addresses[f"@{name}.{field}"] = values.ctypes.data
+        self._given = [
+            tuple(tuple(self._addresses[a] if a else 0 for a in part.arguments) for part in parts)
+            for parts in self._parts
+        ]
+
+    def _index_room(self, name: str) -> RowNumbers:
+        """Room for an index, where it stays as long as the buffers do."""
+        rows = len(self.program.species) if name == "species" else self._capacity["node"]
+        values = self._capacity["node" if name == "species" else "edge"]
+        return RowNumbers(*(np.zeros(size, dtype=np.int64) for size in (values, values, rows + 1)))
+
+    def keep(self, name: str, values: Int, order: Int | None = None, start: Int | None = None) -> None:
+        """Put an index where kernels read it."""
+        room = self._indices[name]
+        for into, given in zip(room, (values, order, start), strict=True):
+            if given is not None:
+                into[: len(given)] = given
 
     def matrix(self, name: str) -> Matrix:
         """A buffer with all its rows, or a constant."""
         return self._matrices[name]
-
-    def addresses(self) -> dict[str, int]:
-        """Where buffers and constants begin."""
-        return self._addresses
 
     def rows_of(self, name: str) -> str:
         """What the rows of a buffer are."""
@@ -173,28 +198,18 @@ class _State:
         species = len(engine.program.species)
         bounds = np.searchsorted(edges.species, np.arange(species + 1))
         self.segments = [(z, int(a), int(b)) for z, (a, b) in enumerate(itertools.pairwise(bounds)) if b > a]
-        self.indices = {
-            "receiver": self.index(edges.receivers, self.counts["node"], None),
-            "sender": self.index(edges.senders, self.counts["node"], edges.by_sender),
-            "species": self.index(edges.species, species, None),
-        }
-        self.addresses = dict(engine.addresses())
-        for name, index in self.indices.items():
-            self.point(name, index)
+        self.starts: dict[str, Int] = {}
+        for name, values, order, rows in (
+            ("receiver", edges.receivers, np.arange(len(edges.receivers)), len(positions)),
+            ("sender", edges.senders, edges.by_sender, len(positions)),
+            ("species", edges.species, np.arange(len(positions)), species),
+        ):
+            start = self.starts[f"@{name}"] = np.zeros(rows + 1, dtype=np.int64)
+            np.cumsum(np.bincount(values, minlength=rows), out=start[1:])
+            engine.keep(name, values, order, start)
         self.energies: Float | None = None
         self.forces = np.zeros((len(positions), 3))
         self.virial = np.zeros((3, 3))
-
-    def index(self, values: Int, rows: int, order: Int | None) -> RowNumbers:
-        """An index whose order is given, or whose values ascend."""
-        start = np.zeros(rows + 1, dtype=np.int64)
-        np.cumsum(np.bincount(values, minlength=rows), out=start[1:])
-        return RowNumbers(values, np.arange(len(values)) if order is None else order, start)
-
-    def point(self, name: str, index: RowNumbers) -> None:
-        """Note where an index lies."""
-        for field, values in zip(index._fields, index, strict=True):
-            self.addresses[f"@{name}.{field}"] = values.__array_interface__["data"][0]
 
     def whole(self, name: str) -> Matrix:
         """The rows of a buffer that are in use."""
@@ -208,7 +223,7 @@ class _State:
 # ── steps ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _geometry(state: _State, step: Geometry, parts: Parts) -> None:
+def _geometry(state: _State, step: Geometry, parts: Parts, given: Given) -> None:
     edges, x = state.edges, state.positions
     vector, distance = state.whole(step.vector), state.whole(step.distance)
     np.subtract(x[edges.senders], x[edges.receivers], out=vector)
@@ -226,13 +241,13 @@ def _geometry(state: _State, step: Geometry, parts: Parts) -> None:
     np.divide(vector, distance, out=state.whole(step.direction), casting="same_kind")
 
 
-def _locate(state: _State, step: Locate, parts: Parts) -> None:
+def _locate(state: _State, step: Locate, parts: Parts, given: Given) -> None:
     x = state.whole(step.distance)[:, 0]
     stretch, first = state.engine.matrix(step.stretch), state.engine.matrix(step.first)
-    # most models know no difference between pairs of species
-    alike = bool((stretch == stretch[0]).all() and (first == first[0]).all())
-    pair = 0 if alike else state.edges.species[state.edges.receivers] * len(state.engine.program.species)
-    pair = 0 if alike else pair + state.edges.species[state.edges.senders]
+    pair: Any = 0
+    if not state.engine.alike:
+        kinds, edges = state.edges.species, state.edges
+        pair = kinds[edges.receivers] * len(state.engine.program.species) + kinds[edges.senders]
     x = x * stretch[pair]
     where = np.searchsorted([s.begin for s in step.segments[1:]], x, side="right")
     begins, rates, rows = (np.array(column) for column in zip(*_columns(step), strict=True))
@@ -243,8 +258,7 @@ def _locate(state: _State, step: Locate, parts: Parts) -> None:
     state.whole(step.place)[:, 0] = u - knot
     state.whole(step.slope)[:, 0] = rate * stretch[pair]
     values = knot + rows[where] + first[pair]
-    state.indices["knot"] = RowNumbers(values, values, values)  # only read through
-    state.point("knot", state.indices["knot"])
+    state.engine.keep("knot", values)  # only read through
 
 
 def _columns(step: Locate) -> list[tuple[float, float, int]]:
@@ -256,43 +270,52 @@ def _columns(step: Locate) -> list[tuple[float, float, int]]:
     return found
 
 
-def _call(state: _State, step: Call, parts: Parts) -> None:
-    addresses, threads = state.addresses, state.engine.threads
-    for part in parts:
-        at = [addresses[name] for name in part.arguments]
+def _call(state: _State, step: Call, parts: Parts, given: Given) -> None:
+    threads = state.engine.threads
+    for part, at in zip(parts, given, strict=True):
         if part.rows.startswith("@"):
-            start = state.indices[part.rows[1:]].start
+            start = state.starts[part.rows]
             pieces = workers.pieces_of(part.weight * state.counts["edge"], threads)
-            cuts = workers.cut_edges(start, pieces) if pieces > 1 else [(0, len(start) - 1)]
+            if pieces > 1:
+                workers.run(part.compute, [(*cut, *at) for cut in workers.cut_edges(start, pieces)], threads)
+            else:
+                part.compute(0, len(start) - 1, *at)
         else:
-            count = state.counts[part.rows]
-            cuts = workers.cut_rows(0, count, workers.pieces_of(part.weight * count, threads))
-        workers.run(part.compute, [(*cut, *at) for cut in cuts], threads)
+            _run_rows(part, at, state.counts[part.rows], threads)
 
 
-def _activate(state: _State, step: Activate, parts: Parts) -> None:
-    (part,) = parts
-    count, threads = state.counts[part.rows], state.engine.threads
-    at = [state.addresses[name] for name in part.arguments]
-    cuts = workers.cut_rows(0, count, workers.pieces_of(part.weight * count, threads))
-    workers.run(part.compute, [(*cut, *at) for cut in cuts], threads)
+def _activate(state: _State, step: Activate, parts: Parts, given: Given) -> None:
+    _run_rows(parts[0], given[0], state.counts[parts[0].rows], state.engine.threads)
 
 
-def _product(state: _State, step: Product, parts: Parts) -> None:
-    (part,) = parts
-    x, y, threads = state.addresses[step.x.buffer], state.addresses[step.y.buffer], state.engine.threads
-    weights, count = state.engine.packed(step.weights), state.counts[part.rows]
+def _run_rows(part: kernels.Part, at: tuple[int, ...], count: int, threads: int) -> None:
     pieces = workers.pieces_of(part.weight * count, threads)
-    segments = state.segments if step.by_species else [(0, 0, count)]
+    if pieces > 1:
+        workers.run(part.compute, [(*cut, *at) for cut in workers.cut_rows(0, count, pieces)], threads)
+    else:
+        part.compute(0, count, *at)
+
+
+def _product(state: _State, step: Product, parts: Parts, given: Given) -> None:
+    (part,), ((x, _, y),) = parts, given
+    weights, count, threads = state.engine.packed(step.weights), state.counts[part.rows], state.engine.threads
+    if not step.by_species:
+        _run_rows(part, (x, weights[0], y), count, threads)
+        return
+    pieces = workers.pieces_of(part.weight * count, threads)
+    if pieces == 1:
+        for z, first, last in state.segments:
+            part.compute(first, last, x, weights[z], y)
+        return
     jobs = [
         (n0, n1, x, weights[z], y)
-        for z, first, last in segments
-        for n0, n1 in workers.cut_rows(first, last, max(1, pieces * (last - first) // max(count, 1)))
+        for z, first, last in state.segments
+        for n0, n1 in workers.cut_rows(first, last, max(1, pieces * (last - first) // count))
     ]
     workers.run(part.compute, jobs, threads)
 
 
-def _multiply(state: _State, step: Multiply, parts: Parts) -> None:
+def _multiply(state: _State, step: Multiply, parts: Parts, given: Given) -> None:
     y = state.at(step.y)
     if step.add:
         y += state.at(step.x) * state.at(step.by)
@@ -300,7 +323,7 @@ def _multiply(state: _State, step: Multiply, parts: Parts) -> None:
         np.multiply(state.at(step.x), state.at(step.by), out=y)
 
 
-def _row_dot(state: _State, step: RowDot, parts: Parts) -> None:
+def _row_dot(state: _State, step: RowDot, parts: Parts, given: Given) -> None:
     dot = np.einsum("ij,ij->i", state.at(step.x), state.at(step.by))
     y = state.at(step.y)[:, 0]
     if step.add:
@@ -309,16 +332,16 @@ def _row_dot(state: _State, step: RowDot, parts: Parts) -> None:
         y[:] = dot
 
 
-def _add(state: _State, step: Add, parts: Parts) -> None:
+def _add(state: _State, step: Add, parts: Parts, given: Given) -> None:
     y = state.at(step.y)
     y += state.at(step.x)
 
 
-def _fill(state: _State, step: Fill, parts: Parts) -> None:
+def _fill(state: _State, step: Fill, parts: Parts, given: Given) -> None:
     state.at(step.y)[:] = step.value
 
 
-def _embed(state: _State, step: Embed, parts: Parts) -> None:
+def _embed(state: _State, step: Embed, parts: Parts, given: Given) -> None:
     table, y = state.engine.matrix(step.table), state.at(step.y)
     for z, a, b in state.segments:
         if step.add:
@@ -327,18 +350,18 @@ def _embed(state: _State, step: Embed, parts: Parts) -> None:
             y[a:b] = table[z]
 
 
-def _readout(state: _State, step: Readout, parts: Parts) -> None:
+def _readout(state: _State, step: Readout, parts: Parts, given: Given) -> None:
     matrix, species = state.engine.matrix, state.edges.species
     energies = state.whole(step.energies)[:, 0]
     energies[:] = matrix(step.scales)[species] * state.at(step.x)[:, 0] + matrix(step.shifts)[species]
     state.energies = energies.copy()
 
 
-def _seed(state: _State, step: Seed, parts: Parts) -> None:
+def _seed(state: _State, step: Seed, parts: Parts, given: Given) -> None:
     state.at(step.y)[:, 0] = state.engine.matrix(step.scales)[state.edges.species]
 
 
-def _forces(state: _State, step: Forces, parts: Parts) -> None:
+def _forces(state: _State, step: Forces, parts: Parts, given: Given) -> None:
     """The chain from directions and distances to atoms and strain, in float64."""
     edges = state.edges
     vector, distance = state.whole(step.vector), state.whole(step.distance)
@@ -360,7 +383,7 @@ def _forces(state: _State, step: Forces, parts: Parts) -> None:
         state.forces[:, k] = np.bincount(edges.receivers, column, atoms) - np.bincount(edges.senders, column, atoms)
 
 
-_RUN: dict[type[Step], Callable[[_State, Any, Parts], None]] = {
+_RUN: dict[type[Step], Callable[[_State, Any, Parts, Given], None]] = {
     Call: _call,
     Geometry: _geometry,
     Locate: _locate,

@@ -92,7 +92,7 @@ def fit(function: Radial, segments: tuple[Segment, ...], degree: int, *, vanishi
 def _end(function: Radial, x: float) -> Float:
     """Value and derivative from the left."""
     h = 1e-5
-    values = function(x - h * np.arange(4))
+    values = function(np.asarray(x - h * np.arange(4), dtype=np.float64))
     return np.stack([values[0], np.array([11, -18, 9, -2]) / 6 @ values / h])
 
 
