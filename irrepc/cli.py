@@ -254,16 +254,38 @@ def convert(source: str, out: Path | None, name: str, signs: str, dtype: str | N
 @click.option("--accuracy", type=float, default=1e-6, show_default=True, help="Of forces, eV/Å: how fine tables are.")
 @click.option("--dtype", type=click.Choice(("float32", "float64")), default="float32", show_default=True)
 @click.option("--closest", type=float, default=0.5, show_default=True, help="Å; nearer atoms will be an error.")
-def deploy(model: Path, output: Path, accuracy: float, dtype: str, closest: float) -> None:
+@click.option("--shared-library", is_flag=True, help="Also write a library with a C interface, .so, and its header.")
+@click.option("--cpu", default="native", show_default=True, help="Of the library: a processor, as in x86-64-v3.")
+def deploy(
+    model: Path, output: Path, accuracy: float, dtype: str, closest: float, shared_library: bool, cpu: str
+) -> None:
     """Compile the trained network in file MODEL for evaluation without torch, and state its errors.
 
-    In Python: irrepc.deploy.load(FILE).evaluate(numbers, positions, cell, pbc).
+    In Python: irrepc.deploy.load(FILE).evaluate(numbers, positions, cell, pbc).  In LAMMPS: see irrepc lammps.
     """
     from rich.console import Console
 
     from irrepc.commands.deploy import deploy as run
 
-    run(model, output, accuracy, dtype, closest, Console())
+    program = run(model, output, accuracy, dtype, closest, Console())
+    if shared_library:
+        from irrepc.commands.native import write_shared_library
+
+        write_shared_library(program, output.with_suffix(".so"), cpu, Console())
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder that gets it.  [here]")
+def lammps(out: Path) -> None:
+    """Build the LAMMPS plugin for the installed lammps package, and print how to use it.
+
+    The plugin runs any library that irrepc deploy --shared-library wrote, on one process or many.
+    """
+    from rich.console import Console
+
+    from irrepc.commands.native import write_plugin
+
+    write_plugin(out, Console())
 
 
 for verb in (eval_, relax, md):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections.abc import Sequence
@@ -20,10 +18,6 @@ from irrepc.errors import BackendError
 
 PLUGIN = "irrepc_plugin.so"
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-DLAMMPS_SMALLBIG")
-SYMBOLS = """X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y
-Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au
-Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts
-Og""".split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +70,6 @@ def build_plugin(folder: Path, *, compiler: str = "c++") -> Path:
         "native/pair_irrepc.cpp.jinja",
         version=lammps.version,
         release=lammps.release,
-        symbols=", ".join(f'"{symbol}"' for symbol in SYMBOLS),
     )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:

@@ -13,14 +13,15 @@ from irrepc.deploy.gradient import reads, writes
 from irrepc.deploy.memory import slot_sizes
 from irrepc.deploy.native_constants import Constants
 from irrepc.deploy.native_kernels import KernelTexts
-from irrepc.deploy.native_steps import StepTexts
+from irrepc.deploy.native_steps import write_steps
+from irrepc.deploy.native_text import StepTexts
 from irrepc.deploy.program import Geometry, Program
 from irrepc.emit.templates import render
 from irrepc.errors import BackendError
 from irrepc.runtime.object_code import Processor, object_code
 
 HEADER = "irrepc_model.h"
-FLAGS = ("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-Wall", "-Werror")
+FLAGS = ("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread")
 CONSTANTS = """\
     .section .rodata
     .balign 64
@@ -40,7 +41,7 @@ def write_library(program: Program, library: Path, *, cpu: str = "native", compi
 
     cpu       "native", or a processor by its name ("x86-64-v3", "znver3"): the library runs there and on later ones
     compiler  the C compiler that builds and links
-    Raises BackendError where there is no C compiler, for a processor that is not known, and on another system than Linux.
+    Raises BackendError without a C compiler, for a processor that is not known, and on another system than Linux.
     """
     check_compiler(compiler)
     processor = Processor.of(cpu)
@@ -74,7 +75,7 @@ def library_texts(program: Program, processor: Processor) -> tuple[str, tuple[st
     tile = processor.tile
     kernels = KernelTexts.empty(program.dtype, tile)
     steps = StepTexts(program, kernels, Constants(program.constants, tile), known_everywhere(program))
-    steps.write()
+    write_steps(steps)
     number_of = {slot: k for k, slot in enumerate(sorted(slot_sizes(program.buffers)))}
     sizes = slot_sizes(program.buffers)
     text = render(
@@ -129,9 +130,7 @@ def known_everywhere(program: Program) -> frozenset[str]:
 def check_compiler(compiler: str) -> None:
     """Raise BackendError unless there is a C compiler here that makes ELF libraries."""
     if not sys.platform.startswith("linux"):
-        raise BackendError(
-            f"shared library: got the system {sys.platform}; expected Linux; deploy without it elsewhere"
-        )
+        raise BackendError(f"shared library: got the system {sys.platform}; expected Linux; use the deployed file")
     if shutil.which(compiler) is None:
         raise BackendError(
             f"shared library: got no C compiler {compiler!r}; expected one; do: apt install gcc, or name another"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from irrepc.deploy.program import Array
 from irrepc.emit.llvm_matrix import Tile
@@ -49,7 +51,7 @@ class Constants:
         size = matrices.shape[1]
         return f"CONSTANT({kind}, {self._offset(name, matrices, as_panels=True)}) + z * {size}"
 
-    def _offset(self, name: str, array: Array, *, as_panels: bool) -> int:
+    def _offset(self, name: str, array: NDArray[Any], *, as_panels: bool) -> int:
         key = (name, as_panels)
         if key not in self.offsets:
             self.offsets[key] = self.size

@@ -1,7 +1,7 @@
 """LLVM text of activations: y = gain · f(x) and slope = gain · f'(x) for runs of columns, whole vectors at a time.
 
-Everything is made of z = exp(-|x|), which lies in [0, 1], so nothing overflows, and of q = z - 1, which keeps the digits
-that z loses near x = 0:
+Everything is made of z = exp(-|x|), which lies in [0, 1], so nothing overflows, and of q = z - 1, which keeps the
+digits that z loses near x = 0:
 
     sigmoid   1/(1+z) for x >= 0, z/(1+z) below;   slope z/(1+z)²
     silu      x · sigmoid;                         slope sigmoid + x z/(1+z)²
@@ -307,12 +307,12 @@ def interpolate(
     for level in range(1, degree + 1):  # Newton's divided differences, in place
         for k in range(degree, level - 1, -1):
             differences[k] = (differences[k] - differences[k - 1]) / (points[k] - points[k - level])
-    result = [Fraction(0)]
+    result = [Fraction(0)] * (degree + 1)
     for point, difference in zip(reversed(points), reversed(differences), strict=True):
-        result = [(result[i - 1] if i else 0) - (point * result[i] if i < len(result) else 0)
-                  for i in range(len(result) + 1)]  # fmt: skip
-        result[0] += difference
-    return tuple(result[: degree + 1])
+        for i in range(degree, 0, -1):  # times (x - point)
+            result[i] = result[i - 1] - point * result[i]
+        result[0] = difference - point * result[0]
+    return tuple(result)
 
 
 def _split_log_two(bits: int) -> tuple[Fraction, Fraction]:

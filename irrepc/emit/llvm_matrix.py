@@ -126,9 +126,7 @@ def matrix_head(dtype: str) -> str:
     )
 
 
-def _tile(
-    w: Writer, product: MatrixProduct, panel: Panel, rows: int, row: str, last: str, at: tuple[str, str]
-) -> None:
+def _tile(w: Writer, product: MatrixProduct, panel: Panel, rows: int, row: str, last: str, at: tuple[str, str]) -> None:
     """One tile.  Rows behind the last are the last again: the same sums, written to the same place.
 
     at  where the panel begins, among the columns and among the packed numbers

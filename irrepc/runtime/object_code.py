@@ -20,7 +20,8 @@ WIDE = ("x86-64-v4", "skylake-avx512", "cascadelake", "cooperlake", "icelake", "
         "emeraldrapids", "graniterapids", "znver4", "znver5")  # fmt: skip
 """Beginnings of the names of processors with 32 registers of 512 bits."""
 NAMED = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "haswell", "broadwell", "skylake", "skylake-avx512", "cascadelake",
-         "icelake-server", "sapphirerapids", "znver1", "znver2", "znver3", "znver4", "neoverse-n1", "neoverse-v1")  # fmt: skip
+         "icelake-server", "sapphirerapids", "znver1", "znver2", "znver3", "znver4", "neoverse-n1",
+         "neoverse-v1")  # fmt: skip
 """Processors that can be asked for by name, as LLVM and C compilers both know them: LLVM ends the process at others."""
 
 

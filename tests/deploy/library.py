@@ -39,7 +39,7 @@ class Pairs(NamedTuple):
     shifts: np.ndarray
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An evaluation that failed: its number and message."""
 
 
@@ -61,13 +61,13 @@ class Library:
 
     def check(self, code: int) -> None:
         if code:
-            raise Refused(code, self.c.irrepc_model_message(self.model).decode())
+            raise RefusedError(code, self.c.irrepc_model_message(self.model).decode())
 
     def close(self) -> None:
         self.c.irrepc_model_close(self.model)
 
-    def set_exchange(self, function: Callable[..., int]) -> None:
-        self.exchange = EXCHANGE(function)
+    def set_exchange(self, function: Callable[..., int] | None) -> None:
+        self.exchange = EXCHANGE(function) if function else EXCHANGE()
         self.check(self.c.irrepc_model_set_exchange(self.model, self.exchange, None))
 
     def evaluate(self, pairs: Pairs, shifts: bool = True) -> Found:
@@ -86,8 +86,8 @@ def listed(kinds: np.ndarray, positions: np.ndarray, cell: np.ndarray | None, cu
     found = pairs_within(points, box, periodic, cutoff)
     first = np.zeros(len(points) + 1, np.int64)
     np.cumsum(np.bincount(found.receivers, minlength=len(points)), out=first[1:])
-    senders = np.ascontiguousarray(found.senders, np.int32)
-    return Pairs(np.ascontiguousarray(kinds, np.int32), points, first, senders, np.ascontiguousarray(found.shifts @ box))
+    species, senders = (np.ascontiguousarray(a, np.int32) for a in (kinds, found.senders))
+    return Pairs(species, points, first, senders, np.ascontiguousarray(found.shifts @ box))
 
 
 def nequip(dtype: str = "float64", layers: int = 3) -> Program:

@@ -186,9 +186,7 @@ def test_threads_give_the_same(place: Place, tmp_path: Path) -> None:
         ("got 1 arguments; expected none, or: threads N", {"pair_style irrepc": "pair_style irrepc fast"}),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    place: Place, tmp_path: Path, message: str, changes: dict[str, str]
-) -> None:
+def test_what_does_not_fit_is_refused(place: Place, tmp_path: Path, message: str, changes: dict[str, str]) -> None:
     write_data(tmp_path / "data", *structure("thin"))
     text = "\n".join(script(place, ["run 0"]))
     for old, new in changes.items():
@@ -206,9 +204,7 @@ def test_atoms_that_are_too_close_stop_the_run(place: Place, tmp_path: Path) -> 
     assert status != 0 and "at 0.1732 Angstrom from each other" in " ".join(said.split()), said[-1500:]
 
 
-def test_another_release_of_lammps_is_refused(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_release_of_lammps_is_refused(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = replace(installed_lammps(), release=20240829)
     monkeypatch.setattr(lammps_plugin, "installed_lammps", lambda: other)
     build_plugin(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def multiply(
     run = compiled(product, x.dtype.name, tile)
     matrix, y = packed(weights, tile), y.copy()
     ends = (0, *cuts, len(x))
-    for n0, n1 in zip(ends, ends[1:], strict=False):
+    for n0, n1 in pairwise(ends):
         run(n0, n1, x.ctypes.data, matrix.ctypes.data, y.ctypes.data)
     return y
 
