@@ -17,7 +17,7 @@ _PUBLIC = {
     "derive": "irrepc.frontend.derive:derive",
     "emit": "irrepc.emit.module:emit",
     "load": "irrepc.runtime.load:load",
-    "load_model": "irrepc.models.checkpoint:load_model",
+    "load_model": "irrepc.interop.sources:load_model",
     "models": "irrepc.models",
     "nn": "irrepc.nn",
     "vjp": "irrepc.ir.vjp:vjp",

@@ -9,10 +9,13 @@ from typing import Any
 import click
 
 from irrepc import __version__
+from irrepc.cli_atoms import eval_, md, relax
 from irrepc.errors import IrrepcError
 
 BACKENDS = ("torch", "numba", "llvm", "cuda")
 DEFAULT_LIMIT = 40_000
+SCRIPT = " and run:\n"
+"""After this an error shows a program, whose lines are kept."""
 
 
 class Refusal(click.ClickException):
@@ -30,8 +33,9 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # Any: what a command returns, as click has it
         try:
             return super().invoke(ctx)
-        except IrrepcError as error:
-            raise Refusal(" ".join(str(error).split())) from error
+        except (IrrepcError, FileNotFoundError) as error:
+            said, mark, script = str(error).partition(SCRIPT)
+            raise Refusal(" ".join(said.split()) + mark + script) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they are defined."""
@@ -223,6 +227,69 @@ def bench(
     cores = threads or len(os.sched_getaffinity(0))
     request = Request(objects, lmax, irreps, edges, channels, cores, repeats, peers, compiled, memory, as_shipped)
     run(request, Console())
+
+
+@main.command()
+@click.argument("source")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.  [the source's name, .irrepc]")
+@click.option("--name", default="", help="Which network, where a folder or wheel holds several: sevennet-0, ...")
+@click.option("--signs", default="", help="Of the e3nn that trained an Equiformer: e3nn-0.4 or e3nn-0.5.")
+@click.option("--dtype", type=click.Choice(("float32", "float64")), help="Of the weights.  [the source's]")
+def convert(source: str, out: Path | None, name: str, signs: str, dtype: str | None) -> None:
+    """Write the network in SOURCE as one safe file of irrepc.
+
+    SOURCE is a checkpoint, the folder or the wheel of SevenNet, the name of one of its published networks, the plain
+    export of a MACE, NequIP, eSEN, EquiformerV2 or Equiformer, or an older file of irrepc. No code of it is run.
+    """
+    from rich.console import Console
+
+    from irrepc.commands.convert import convert as run
+
+    run(source, out, name, signs, dtype, Console())
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option("--accuracy", type=float, default=1e-6, show_default=True, help="Of forces, eV/Å: how fine tables are.")
+@click.option("--dtype", type=click.Choice(("float32", "float64")), default="float32", show_default=True)
+@click.option("--closest", type=float, default=0.5, show_default=True, help="Å; nearer atoms will be an error.")
+@click.option("--shared-library", is_flag=True, help="Also write a library with a C interface, .so, and its header.")
+@click.option("--cpu", default="native", show_default=True, help="Of the library: a processor, as in x86-64-v3.")
+def deploy(
+    model: Path, output: Path, accuracy: float, dtype: str, closest: float, shared_library: bool, cpu: str
+) -> None:
+    """Compile the trained network in file MODEL for evaluation without torch, and state its errors.
+
+    In Python: irrepc.deploy.load(FILE).evaluate(numbers, positions, cell, pbc).  In LAMMPS: see irrepc lammps.
+    """
+    from rich.console import Console
+
+    from irrepc.commands.deploy import deploy as run
+
+    program = run(model, output, accuracy, dtype, closest, Console())
+    if shared_library:
+        from irrepc.commands.native import write_shared_library
+
+        write_shared_library(program, output.with_suffix(".so"), cpu, Console())
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder that gets it.  [here]")
+def lammps(out: Path) -> None:
+    """Build the LAMMPS plugin for the installed lammps package, and print how to use it.
+
+    The plugin runs any library that irrepc deploy --shared-library wrote, on one process or many.
+    """
+    from rich.console import Console
+
+    from irrepc.commands.native import write_plugin
+
+    write_plugin(out, Console())
+
+
+for verb in (eval_, relax, md):
+    main.add_command(verb)
 
 
 @main.command()

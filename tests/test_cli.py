@@ -50,7 +50,19 @@ def fresh(*arguments: str) -> tuple[str, set[str]]:
 
 
 def test_the_verbs_are_those_of_the_design() -> None:
-    assert list(cli.main.commands) == ["generate", "show", "list", "check", "build", "bench", "demo"]
+    assert list(cli.main.commands) == [
+        "generate",
+        "show",
+        "list",
+        "check",
+        "build",
+        "bench",
+        "convert",
+        "eval",
+        "relax",
+        "md",
+        "demo",
+    ]
 
 
 def test_what_the_command_line_repeats_is_true() -> None:
@@ -152,7 +164,7 @@ def test_the_shelf_is_written_from_its_recipes(tmp_path: Path, monkeypatch: pyte
         (("show", "Y 1", "--as", "poem"), "'poem' is not one of"),
         (("show", "Y 1", "--order", "3"), "3 is not in the range"),
         (("check", "{empty}"), "which holds no manifest.json"),
-        (("check", "{file}"), "expected a file of save_model"),
+        (("check", "{file}"), "an empty file; expected a file of irrepc"),
         (("check", "{empty}/none"), "expected the folder of a package"),
         (("bench", "--edges", "0"), "0 is not in the range"),
     ],

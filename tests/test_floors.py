@@ -35,18 +35,19 @@ FLOORS = {
     "ir": Floor(2, ()),
     "frontend": Floor(3, ("sympy",)),
     "emit": Floor(4, ("jinja2",)),
-    "runtime": Floor(5, (*ARRAYS, "numba", "llvmlite", "filelock", "platformdirs")),
+    "runtime": Floor(5, (*ARRAYS, "numba", "llvmlite", "filelock", "platformdirs", "safetensors")),
     "nn": Floor(6, (*ARRAYS, "vesin")),
     "models": Floor(7, ARRAYS),
     "interop": Floor(8, (*ARRAYS, "ase")),
     "train": Floor(8, (*ARRAYS, "ase", "matplotlib", "rich")),
-    "deploy": Floor(8, ARRAYS),
-    "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", *PEERS)),
+    "deploy": Floor(8, (*ARRAYS, "llvmlite", "filelock")),
+    "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", "ase", "matplotlib", *PEERS)),
     "cli": Floor(9, ("click", "rich")),
+    "cli_atoms": Floor(9, ("click", "rich")),
     "__init__": Floor(10, ()),
     "__main__": Floor(10, ()),
 }
-WANTED = ("algebra", "ir", "frontend", "emit", "runtime", "nn", "models", "interop", "train")
+WANTED = ("algebra", "ir", "frontend", "emit", "runtime", "nn", "models", "interop", "train", "deploy")
 # imported only inside the functions that show formulas, so that nothing else pays for it
 LAZY = ("sympy",)
 # copied into emitted packages: they import each other and nothing else of irrepc

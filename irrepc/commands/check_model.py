@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from irrepc.errors import InputError
-from irrepc.models.checkpoint import load_model
+from irrepc.interop.sources import load_model
 from irrepc.models.equiformer import Equiformer
 from irrepc.models.equiformer_v2 import EquiformerV2
 from irrepc.models.esen import ESEN, DirectESEN
 from irrepc.models.mace import MACE
 from irrepc.models.nequip import NequIP
 from irrepc.models.potential import DirectForces, predict
+from irrepc.models.sevennet import SevenNet
 from irrepc.models.tfn import TFN
 from irrepc.models.tfn_tasks import TFNEnergy
 from irrepc.nn.graph import Graph
@@ -27,7 +28,7 @@ from irrepc.nn.s2_grid import S2Grid
 from irrepc.train.symmetry import RotationError, random_operations, symmetry_error
 
 OnGrids = ESEN | DirectESEN | EquiformerV2
-Potentials = NequIP | MACE | TFNEnergy | Equiformer | OnGrids
+Potentials = NequIP | SevenNet | MACE | TFNEnergy | Equiformer | OnGrids
 
 ATOMS = 10
 OPERATIONS = 6
@@ -51,11 +52,11 @@ class Line:
 
 
 def check_model(file: Path, console: Console) -> bool:
-    """Print what a file of `save_model` holds and how well it keeps what it promises; True when it does.
+    """Print what the network of a file (any that `irrepc.load_model` reads) is and keeps; True when it keeps all.
 
     Everything is computed in float64, whatever the weights were saved in. A network with a grid on the sphere promises
     no exact symmetry: its error is printed, with that of finer grids.
-    Raises FileNotFoundError, or InputError for a file that is none of ours or holds no potential.
+    Raises FileNotFoundError, or InputError for a file that is none of those or holds no potential.
     """
     model = load_model(file, "auto", dtype=torch.float64)
     if isinstance(model, TFN):

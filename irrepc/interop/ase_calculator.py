@@ -1,19 +1,20 @@
-"""IrrepcCalculator: a model as an ASE calculator, so that ASE relaxes structures and runs dynamics with it."""
+"""IrrepcCalculator: a network or a deployed one as an ASE calculator, for ASE's relaxations and dynamics.
+
+This file imports no torch: a deployed network runs without.
+"""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
+from numpy.typing import ArrayLike, NDArray
 
-from irrepc.errors import require
-from irrepc.models.checkpoint import Network, load_model
-from irrepc.models.potential import DirectForces, predict
-from irrepc.nn.neighbours import SkinList, species_of
+from irrepc.errors import InputError, require
+from irrepc.runtime.model_file import is_model_file, read_kind
 
 try:
     from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -24,34 +25,53 @@ except ModuleNotFoundError:
 _VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # ASE's order: xx, yy, zz, yz, xz, xy
 
 
+class Answer(Protocol):
+    """What is read of an answer: eV, (N,) eV, (N, 3) eV/Å, (3, 3) eV/Å³ with tension positive, or none."""
+
+    @property
+    def energy(self) -> float: ...
+    @property
+    def energies(self) -> NDArray[np.float64]: ...
+    @property
+    def forces(self) -> NDArray[np.float64]: ...
+    @property
+    def stress(self) -> NDArray[np.float64] | None: ...
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """What can stand behind the calculator: it knows some elements and answers for plain arrays."""
+
+    species: tuple[int, ...]
+    cutoff: float
+
+    def evaluate(
+        self,
+        numbers: ArrayLike,
+        positions: ArrayLike,
+        cell: ArrayLike | None = None,
+        pbc: bool | Sequence[bool] = False,
+    ) -> Answer:
+        """Atomic numbers (N,), positions (N, 3) Å, cell (3, 3) Å, rows are vectors, periodic flags."""
+        ...
+
+
 class IrrepcCalculator(Calculator):
     """Energy, forces and stress of a model, for ase.Atoms.
 
-    model   a model, or a file of save_model; it is copied, so that later changes to it do not reach the calculator
-    device  where it runs
-    dtype   of the arithmetic; the model's own unless given
-    skin    Å: neighbours are searched anew only after an atom has moved half of it, or the cell has changed
+    model    a network, an evaluator (a deployed network), or whatever `irrepc.load_model` reads; copied or its own
+    options  of a network: device, dtype (the model's own unless given), skin (0.5 Å; neighbours are searched anew only
+             after an atom has moved half of it, or the cell has changed)
 
-    Raises InputError when atoms hold an element the model does not know, and as `neighbours` does.
-    The stress needs a periodic direction and a cell with a volume; without, PropertyNotImplementedError.
+    Raises InputError when atoms hold an element the model does not know, as `neighbours` does, and where an answer is
+    not finite. The stress needs a periodic direction and a cell with a volume; without, PropertyNotImplementedError.
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012 - ASE's name, a list
 
-    def __init__(
-        self,
-        model: Network | str | Path,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype | None = None,
-        skin: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
-        network = load_model(model) if isinstance(model, str | Path) else copy.deepcopy(model)
-        self.model = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
-        self.device, self.dtype = torch.device(device), next(network.parameters()).dtype
-        self.pairs = SkinList(network.cutoff, skin)
+    def __init__(self, model: Any, **options: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.evaluator = evaluator_of(model, **options)
 
     def calculate(
         self,
@@ -63,24 +83,44 @@ class IrrepcCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         atoms = self.atoms
         solid = bool(np.any(atoms.pbc)) and atoms.cell.rank == 3
-        if "stress" in properties and isinstance(self.model, DirectForces):
-            raise PropertyNotImplementedError("stress: got a network with a force head; expected forces by gradient")
         if "stress" in properties and not solid:
             raise PropertyNotImplementedError(
                 f"stress: got pbc {atoms.pbc.tolist()} and cell {atoms.cell.tolist()}; "
                 "expected a periodic direction and three cell vectors"
             )
-        species = species_of(atoms.numbers, self.model.species)
-        graph = self.pairs.graph(species, atoms.positions, np.asarray(atoms.cell), atoms.pbc, dtype=self.dtype)
-        stress = solid and not isinstance(self.model, DirectForces)
-        found = predict(self.model, graph.to(self.device), stress=stress)
-        energy = float(found.energy)
+        found = self.evaluator.evaluate(atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc)
+        finite = np.isfinite(found.energies) & np.isfinite(found.forces).all(1)
+        if not finite.all():
+            atom = int(np.flatnonzero(~finite)[0])
+            raise InputError(
+                f"model: got {found.energies[atom]} eV and forces {found.forces[atom].tolist()} for atom {atom} at "
+                f"{atoms.positions[atom].tolist()}; expected finite numbers; look at its neighbours, or at the weights"
+            )
         self.results = {
-            "energy": energy,
-            "free_energy": energy,  # there is no electronic temperature
-            "energies": found.energies.double().cpu().numpy(),
-            "forces": found.forces.double().cpu().numpy(),
+            "energy": found.energy,
+            "free_energy": found.energy,  # there is no electronic temperature
+            "energies": found.energies,
+            "forces": found.forces,
         }
         if found.stress is not None:
-            tensor = found.stress[0].double().cpu().numpy()
-            self.results["stress"] = np.array([tensor[i, j] for i, j in _VOIGT])
+            self.results["stress"] = np.array([found.stress[i, j] for i, j in _VOIGT])
+        elif "stress" in properties:
+            raise PropertyNotImplementedError("stress: got a model that gives none here; expected one with a gradient")
+
+
+def evaluator_of(model: Any, **options: Any) -> Evaluator:
+    """The evaluator of a network, of a file or name that holds one, or the evaluator given.
+
+    Raises InputError as `irrepc.load_model`, and for options that a deployed network does not have.
+    """
+    if isinstance(model, str | Path):
+        if Path(model).is_file() and is_model_file(model) and read_kind(model) == "deployed":
+            model = import_module("irrepc.deploy").load(model)
+        else:
+            model = import_module("irrepc.interop.sources").load_model(model)
+    if isinstance(model, Evaluator):
+        if options:
+            raise InputError(f"calculator: got {', '.join(options)} with a deployed model; expected none of them")
+        return model
+    evaluator: Evaluator = import_module("irrepc.interop.network_evaluator").NetworkEvaluator(model, **options)
+    return evaluator

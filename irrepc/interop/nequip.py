@@ -55,6 +55,16 @@ model = ModelFromCheckpoint("IN.ckpt")["sole_model"]
 torch.save({"config": config, "state_dict": {k: v.detach() for k, v in model.state_dict().items()}}, "OUT.pt")
 """
 """For users: run where nequip is installed, it writes what load_nequip reads."""
+EXPORT_PACKAGE = """import torch, yaml
+from nequip.model.saved_models.package import ModelFromPackage
+from nequip.utils.global_state import set_global_state
+set_global_state()
+text = torch.package.PackageImporter("IN.nequip.zip").load_text("model", "config.yaml")
+config = yaml.safe_load(text)["training_module"]["model"]
+model = ModelFromPackage("IN.nequip.zip")["sole_model"]
+torch.save({"config": config, "state_dict": {k: v.detach() for k, v in model.state_dict().items()}}, "OUT.pt")
+"""
+"""The same of a file of nequip-package."""
 
 
 def load_nequip(path: str | Path, backend: str = "auto", *, dtype: torch.dtype = torch.float64) -> NequIP:

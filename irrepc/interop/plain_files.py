@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def read_arrays(path: str | Path, reader: str, remedy: str) -> dict[str, Tensor]
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
-        except (ValueError, OSError, EOFError, AttributeError, TypeError) as error:
+        except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{reader}: got {path}, which numpy cannot read as plain arrays ({type(error).__name__}); expected a "
                 f".npz; {remedy}"

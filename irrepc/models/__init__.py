@@ -8,6 +8,7 @@ from irrepc.models.esen import ESEN, DirectESEN, ESENConfig
 from irrepc.models.mace import MACE, MACEConfig
 from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.potential import Potential, Prediction, energy_and_forces, predict
+from irrepc.models.sevennet import SevenNet, SevenNetConfig
 from irrepc.models.tfn import TFN, TFNConfig, complete_graph
 from irrepc.models.tfn_tasks import TFNClassifier, TFNEnergy
 
@@ -26,6 +27,8 @@ __all__ = [
     "NequIPConfig",
     "Potential",
     "Prediction",
+    "SevenNet",
+    "SevenNetConfig",
     "TFNClassifier",
     "TFNConfig",
     "TFNEnergy",

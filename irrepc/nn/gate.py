@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,21 @@ ACTIVATIONS = {
     "tanh": Activation(torch.tanh, TANH_GAIN, -1),
     "abs": Activation(torch.abs, ABS_GAIN, 1),
 }
+
+
+class GatePlan(NamedTuple):
+    """How a gate reads its input.
+
+    cuts       of each input block its channels, cut into pieces
+    scalars, gates, gated  numbers of pieces, counted through all blocks
+    functions  of scalars and gates, by the number of the piece: the names of their activations
+    """
+
+    cuts: tuple[tuple[int, ...], ...]
+    scalars: tuple[int, ...]
+    gates: tuple[int, ...]
+    gated: tuple[int, ...]
+    functions: Mapping[int, str]
 
 
 class Gate(nn.Module):
@@ -85,6 +101,8 @@ class Gate(nn.Module):
         self._blocks = tuple((b.irrep.dim, b.mul) for b in self.irreps_in)
         self._cuts = tuple(tuple(p.mul for p in ordered if p.mul and p.irrep == b.irrep) for b in self.irreps_in)
         places = {k: place for place, k in enumerate(k for k in order if parts[k].mul)}
+        names = (*scalar_activations, *gate_activations)
+        self._names = {places[k]: name for k, name in enumerate(names) if k in places}
         self._scalars = tuple(places.get(k) for k in range(len(scalars)))
         self._gates = tuple(places.get(k) for k in range(len(scalars), len(scalars) + len(gates)))
         self._gated = tuple(places[k] for k in range(len(scalars) + len(gates), len(parts)))
@@ -109,6 +127,11 @@ class Gate(nn.Module):
             for place, gate in zip(self._gated, gates, strict=True):
                 out.append((pieces[place] * gate.unsqueeze(1)).flatten(1))
         return torch.cat(out, 1) if out else x.new_zeros(rows, 0)
+
+    def plan(self) -> GatePlan:
+        """How the input is read, for those who do it elsewhere."""
+        scalars, gates = (tuple(k for k in group if k is not None) for group in (self._scalars, self._gates))
+        return GatePlan(self._cuts, scalars, gates, self._gated, self._names)
 
     def extra_repr(self) -> str:
         """Irreps, for repr."""

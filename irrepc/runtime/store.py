@@ -17,20 +17,13 @@ from pathlib import Path
 from types import ModuleType
 
 import filelock
-import platformdirs
 
 from irrepc.algebra.recipe import Recipe, digest
 from irrepc.emit.module import Entry, check_backend, compose
 from irrepc.emit.sources import source_digest
 from irrepc.errors import BackendError, StaleError
-
-CACHE_VARIABLE = "IRREPC_CACHE"
-
-
-def cache_folder() -> Path:
-    """Where emitted modules are kept: $IRREPC_CACHE, or the user's cache folder."""
-    place = os.environ.get(CACHE_VARIABLE)
-    return Path(place) if place else Path(platformdirs.user_cache_dir("irrepc"))
+from irrepc.runtime.cache import CACHE_VARIABLE as CACHE_VARIABLE
+from irrepc.runtime.cache import cache_folder as cache_folder
 
 
 def shelf_folder() -> Path | None:

@@ -1,8 +1,10 @@
 """IrrepcCalculator: ASE's conventions, relaxations, dynamics, and atoms it refuses."""
 
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -112,8 +114,8 @@ def test_dynamics_conserve_the_energy_to_the_order_of_the_integrator(model: Nequ
 def test_a_skin_changes_nothing_but_the_number_of_searches(model: NequIP) -> None:
     (kept, _), (fresh, _) = dynamics(model, 0.5), dynamics(model, 0.5, skin=0.0)
     np.testing.assert_allclose(kept.positions, fresh.positions, atol=1e-12)
-    assert kept.calc.pairs.made < 8
-    assert fresh.calc.pairs.made == 41
+    assert kept.calc.evaluator.pairs.made < 8
+    assert fresh.calc.evaluator.pairs.made == 41
 
 
 def test_relaxation_goes_downhill(model: NequIP) -> None:
@@ -144,6 +146,60 @@ def test_results_follow_every_change_of_the_atoms(model: NequIP) -> None:
         fresh = atoms.copy()
         fresh.calc = IrrepcCalculator(model)
         np.testing.assert_allclose(atoms.get_forces(), fresh.get_forces(), atol=1e-12, err_msg=change)
+
+
+class Springs:
+    """An evaluator that is no network: every atom on a spring to the origin."""
+
+    species = (1, 6, 8)
+    cutoff = 1.0
+
+    def evaluate(self, numbers: Any, positions: Any, cell: Any = None, pbc: Any = False) -> Any:
+        energies = 0.5 * np.square(positions).sum(1)
+        energies[np.asarray(numbers) == 6] = np.nan
+        return SimpleNamespace(energy=energies.sum(), energies=energies, forces=-positions, stress=None)
+
+
+def test_any_evaluator_will_do() -> None:
+    atoms = Atoms("HO", positions=[[1.0, 0, 0], [0, 2.0, 0]], cell=np.eye(3), pbc=True)
+    atoms.calc = IrrepcCalculator(Springs())
+    assert atoms.get_potential_energy() == 2.5
+    np.testing.assert_array_equal(atoms.get_forces(), -atoms.positions)
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_stress()
+    with pytest.raises(InputError, match="got skin with a deployed model"):
+        IrrepcCalculator(Springs(), skin=0.1)
+
+
+def test_an_answer_that_is_not_finite_is_no_answer() -> None:
+    atoms = Atoms("HC", positions=[[1.0, 0, 0], [0, 2.0, 0]])
+    atoms.calc = IrrepcCalculator(Springs())
+    with pytest.raises(InputError, match=r"got nan eV .* for atom 1"):
+        atoms.get_forces()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"positions": [[0, 0, np.nan], [0, 0, 1.0]]}, "expected finite numbers"),
+        ({"positions": [[0, 0, 0.5], [0, 0, 0.5]]}, "remove the double"),
+        ({"cell": [[3.0, 0, 0], [6.0, 0, 0], [0, 0, 3.0]], "pbc": True}, "independent vectors"),
+        ({"cell": np.zeros((3, 3)), "pbc": True}, "independent vectors"),
+        ({"cell": 0.01 * np.eye(3), "pbc": True}, "give the cell in Å"),
+    ],
+)
+def test_structures_without_meaning_are_refused(model: NequIP, change: dict[str, Any], says: str) -> None:
+    atoms = Atoms("HO", **{"positions": [[0, 0, 0], [0, 0, 1.0]], **change})
+    atoms.calc = IrrepcCalculator(model)
+    with pytest.raises(InputError, match=says):
+        atoms.get_potential_energy()
+    assert not atoms.calc.results
+
+
+def test_a_calculator_of_a_deployed_model_needs_no_torch() -> None:
+    code = "import sys, irrepc.interop.ase_calculator; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_without_ase_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
