@@ -11,11 +11,13 @@ from irrepc.models.potential import Potential, Prediction, energy_and_forces, pr
 from irrepc.models.sevennet import SevenNet, SevenNetConfig
 from irrepc.models.tfn import TFN, TFNConfig, complete_graph
 from irrepc.models.tfn_tasks import TFNClassifier, TFNEnergy
+from irrepc.models.uma import UMA, Systems, UMAConfig, UMAOf
 
 __all__ = [
     "ESEN",
     "MACE",
     "TFN",
+    "UMA",
     "DirectESEN",
     "ESENConfig",
     "Equiformer",
@@ -29,9 +31,12 @@ __all__ = [
     "Prediction",
     "SevenNet",
     "SevenNetConfig",
+    "Systems",
     "TFNClassifier",
     "TFNConfig",
     "TFNEnergy",
+    "UMAConfig",
+    "UMAOf",
     "complete_graph",
     "energy_and_forces",
     "load_model",

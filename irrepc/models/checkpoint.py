@@ -25,10 +25,13 @@ from irrepc.models.nequip import NequIP, NequIPConfig
 from irrepc.models.sevennet import SevenNet, SevenNetConfig
 from irrepc.models.tfn import TFN, TFNConfig
 from irrepc.models.tfn_tasks import TFNEnergy
+from irrepc.models.uma import UMA, UMAConfig
 from irrepc.runtime.model_file import ModelFile, is_model_file, read_model_file, write_model_file
 
-Network = NequIP | SevenNet | MACE | TFN | TFNEnergy | ESEN | DirectESEN | Equiformer | EquiformerV2
-Config = NequIPConfig | SevenNetConfig | MACEConfig | TFNConfig | ESENConfig | EquiformerConfig | EquiformerV2Config
+Network = NequIP | SevenNet | MACE | TFN | TFNEnergy | ESEN | DirectESEN | UMA | Equiformer | EquiformerV2
+Config = (
+    NequIPConfig | SevenNetConfig | MACEConfig | TFNConfig | ESENConfig | UMAConfig | EquiformerConfig | EquiformerV2Config
+)
 _NETWORKS: dict[str, tuple[Callable[..., Network], type[Config]]] = {
     "NequIP": (NequIP, NequIPConfig),
     "SevenNet": (SevenNet, SevenNetConfig),
@@ -39,6 +42,7 @@ _NETWORKS: dict[str, tuple[Callable[..., Network], type[Config]]] = {
     "TFNEnergy": (TFNEnergy, TFNConfig),
     "ESEN": (ESEN, ESENConfig),
     "DirectESEN": (DirectESEN, ESENConfig),
+    "UMA": (UMA, UMAConfig),
 }
 _FIRST = "irrepc model 1"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
