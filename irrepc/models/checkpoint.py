@@ -30,7 +30,14 @@ from irrepc.runtime.model_file import ModelFile, is_model_file, read_model_file,
 
 Network = NequIP | SevenNet | MACE | TFN | TFNEnergy | ESEN | DirectESEN | UMA | Equiformer | EquiformerV2
 Config = (
-    NequIPConfig | SevenNetConfig | MACEConfig | TFNConfig | ESENConfig | UMAConfig | EquiformerConfig | EquiformerV2Config
+    NequIPConfig
+    | SevenNetConfig
+    | MACEConfig
+    | TFNConfig
+    | ESENConfig
+    | UMAConfig
+    | EquiformerConfig
+    | EquiformerV2Config
 )
 _NETWORKS: dict[str, tuple[Callable[..., Network], type[Config]]] = {
     "NequIP": (NequIP, NequIPConfig),
