@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.errors import InputError
@@ -269,14 +268,15 @@ class MACE(nn.Module):
         r, directions = lengths_and_directions(vectors)
         harmonics, radial = self.harmonics(directions), self.radial_features(r, graph)
         species = species_index(graph.species, count)
-        one_hot = F.one_hot(graph.species, count).to(self.embedding.dtype)
+        kinds = torch.eye(count, dtype=self.embedding.dtype, device=self.embedding.device)
+        one_hot = kinds.index_select(0, graph.species)
         head = graph.batch.new_full((graph.num_atoms,), self.head) if heads is None else heads[graph.batch]
-        speaking = F.one_hot(head, levels).to(one_hot.dtype)
+        speaking = torch.eye(levels, dtype=one_hot.dtype, device=one_hot.device).index_select(0, head)
         total = speaking.new_zeros(graph.num_atoms)
         if self.repulsion is not None:
             i, j = graph.receivers.values, graph.senders.values
             total = total.index_add(0, i, self.repulsion(r, graph.species[i], graph.species[j]))
-        x, kinds = self.embedding / math.sqrt(count), torch.eye(count, dtype=one_hot.dtype, device=one_hot.device)
+        x = self.embedding / math.sqrt(count)
         for k, (layer, readout) in enumerate(zip(self.layers, self.readouts, strict=True)):
             assert isinstance(layer, Interaction)
             sent, kept = layer.own(x, kinds)

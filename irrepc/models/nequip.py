@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.errors import InputError
@@ -268,8 +267,8 @@ class NequIP(nn.Module):
             graph = graph._replace(pairs=each_its_own(graph.num_edges, embedding.device))
         r, directions = lengths_and_directions(edge_vectors(graph))
         harmonics, radial = self.harmonics(directions), self.radial_features(r, graph)
-        one_hot = F.one_hot(graph.species, count).to(embedding.dtype)
-        x, kinds = embedding, torch.eye(count, dtype=embedding.dtype, device=embedding.device)
+        kinds = torch.eye(count, dtype=embedding.dtype, device=embedding.device)
+        x, one_hot = embedding, kinds.index_select(0, graph.species)
         for k, layer in enumerate(self.layers):
             assert isinstance(layer, Interaction)
             sent, kept = layer.own(x, embedding, kinds)

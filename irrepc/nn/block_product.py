@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from irrepc.nn.closed_forms import is_transformed
+
 Tensors = Sequence[Tensor]
 
 
@@ -35,53 +37,50 @@ class BlockProduct:
     blocks    (components, mul) of each input block
     shapes    (mul_in, mul_out) of each matrix of the weights, which lie flat one after the other
     targets   the output blocks
-    apart     False: features come in one array (rows, Σ components · mul); True: in one array for each target that
-              anything feeds, (rows, components · fan-in), its blocks side by side along the channels
-    species   how many weights there are of each kind, (species, Σ sizes) flat; 0: one, the same for all rows
+    species   how many weights there are of each kind, (species, Σ sizes); 0: one, (Σ sizes,), the same for all rows
     """
 
     blocks: tuple[tuple[int, int], ...]
     shapes: tuple[tuple[int, int], ...]
     targets: tuple[Target, ...]
-    apart: bool = False
     species: int = 0
 
-    def __call__(self, weight: Tensor, xs: Tensors, one_hot: Tensor | None, matrices: Tensors) -> Tensor:
+    def __call__(self, weight: Tensor, x: Tensor, one_hot: Tensor | None, matrices: Tensors) -> Tensor:
         """Features -> (rows, Σ components · mul of the targets).
 
         matrices: those of `weight`, detached; one_hot (rows, species) says the species of each row, where weights have
         species.
         """
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-            return self.apply(self.matrices(weight), xs, one_hot)
-        if torch.is_grad_enabled() and (weight.requires_grad or any([x.requires_grad for x in xs])):
-            y: Tensor = _apply(self, one_hot, matrices, weight, *xs)
+        if is_transformed():
+            return self.apply(self.matrices(weight), x, one_hot)
+        if torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad):
+            y: Tensor = _apply(self, one_hot, matrices, weight, x)
             return y
-        return self.apply(matrices, xs, one_hot)
+        return self.apply(matrices, x, one_hot)
 
     # ── the three products, of plain arrays ──────────────────────────────────────────────────────
 
-    def apply(self, matrices: Tensors, xs: Tensors, one_hot: Tensor | None) -> Tensor:
+    def apply(self, matrices: Tensors, x: Tensor, one_hot: Tensor | None) -> Tensor:
         """y of x."""
-        rows, features = xs[0].shape[0], iter(self._gathered(xs, one_hot))
+        rows, features = x.shape[0], iter(self._gathered(x, one_hot))
         found = iter(matrices)
         out = [
             torch.mm(next(features), next(found)).view(rows, t.components * t.mul)
             if t.blocks
-            else xs[0].new_zeros(rows, t.components * t.mul)
+            else x.new_zeros(rows, t.components * t.mul)
             for t in self.targets
         ]
         return out[0] if len(out) == 1 else torch.cat(out, 1)
 
-    def back(self, matrices: Tensors, g: Tensor, one_hot: Tensor | None) -> tuple[Tensor, ...]:
+    def back(self, matrices: Tensors, g: Tensor, one_hot: Tensor | None) -> Tensor:
         """x̄ of the cotangent of y."""
         parts = [torch.mm(h, m.t()) for h, m in zip(self._cotangents(g), matrices, strict=True)]
         return self._scattered(parts, g.shape[0], one_hot)
 
-    def outer(self, g: Tensor, xs: Tensors, one_hot: Tensor | None) -> Tensor:
+    def outer(self, g: Tensor, x: Tensor, one_hot: Tensor | None) -> Tensor:
         """W̄ of the cotangent of y and x."""
-        features = self._gathered(xs, one_hot)
-        return self._flat([torch.mm(x.t(), h) for x, h in zip(features, self._cotangents(g), strict=True)], g)
+        features = self._gathered(x, one_hot)
+        return self._flat([torch.mm(f.t(), h) for f, h in zip(features, self._cotangents(g), strict=True)], g)
 
     def matrices(self, weight: Tensor) -> list[Tensor]:
         """What the features of each target that is fed are multiplied with, ([species ·] fan-in, mul)."""
@@ -96,27 +95,22 @@ class BlockProduct:
 
     # ── features and weights, put together and taken apart ───────────────────────────────────────
 
-    def _gathered(self, xs: Tensors, one_hot: Tensor | None) -> list[Tensor]:
+    def _gathered(self, x: Tensor, one_hot: Tensor | None) -> list[Tensor]:
         """The features of each target that is fed, (rows · components, [species ·] fan-in)."""
-        rows, out = xs[0].shape[0], []
-        if self.apart:
-            fed = (t for t in self.targets if t.blocks)
-            return [x.view(rows * t.components, x.shape[1] // t.components) for x, t in zip(xs, fed, strict=True)]
-        parts = xs[0].split_with_sizes([components * mul for components, mul in self.blocks], 1)
+        rows, out = x.shape[0], []
+        parts = x.split_with_sizes([components * mul for components, mul in self.blocks], 1)
         for t in self.targets:
             if not t.blocks:
                 continue
-            x = _joined([parts[k].view(rows, *self.blocks[k]) for k in t.blocks], 2)
+            features = _joined([parts[k].view(rows, *self.blocks[k]) for k in t.blocks], 2)
             if one_hot is not None:
-                x = one_hot[:, None, :, None] * x.unsqueeze(2)
-            out.append(x.reshape(rows * t.components, x.shape[2:].numel()))
+                features = one_hot[:, None, :, None] * features.unsqueeze(2)
+            out.append(features.reshape(rows * t.components, features.shape[2:].numel()))
         return out
 
-    def _scattered(self, parts: Tensors, rows: int, one_hot: Tensor | None) -> tuple[Tensor, ...]:
+    def _scattered(self, parts: Tensors, rows: int, one_hot: Tensor | None) -> Tensor:
         """The transpose of `_gathered`."""
         fed = [t for t in self.targets if t.blocks]
-        if self.apart:
-            return tuple(p.view(rows, t.components * p.shape[1]) for p, t in zip(parts, fed, strict=True))
         whole = parts[0].new_empty(rows, sum(components * mul for components, mul in self.blocks))
         places = whole.split_with_sizes([components * mul for components, mul in self.blocks], 1)
         written: set[int] = set()
@@ -132,7 +126,7 @@ class BlockProduct:
         for k in range(len(self.blocks)):
             if k not in written:
                 places[k].zero_()
-        return (whole,)
+        return whole
 
     def _cotangents(self, g: Tensor) -> list[Tensor]:
         parts = g.split_with_sizes([t.components * t.mul for t in self.targets], 1)
@@ -148,62 +142,54 @@ class BlockProduct:
             pieces = whole.split_with_sizes([self.blocks[k][1] for k in t.blocks], 1)
             for k, piece in zip(t.matrices, pieces, strict=True):
                 out[k] = piece.reshape(copies, self.shapes[k][0] * self.shapes[k][1])
-        return _joined(out, 1).flatten() if out else like.new_zeros(0)
+        flat = _joined(out, 1) if out else like.new_zeros(copies, 0)
+        return flat if self.species else flat.view(-1)
 
 
 class _Apply(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: BlockProduct, one_hot: Tensor | None, ms: Tensors, weight: Tensor, *xs: Tensor) -> Any:
+    def forward(ctx: Any, plan: BlockProduct, one_hot: Tensor | None, ms: Tensors, weight: Tensor, x: Tensor) -> Tensor:
         ctx.plan, ctx.one_hot, ctx.ms = plan, one_hot, ms
-        ctx.save_for_backward(weight, *xs)
-        return plan.apply(ms, xs, one_hot)
+        ctx.save_for_backward(weight, x)
+        return plan.apply(ms, x, one_hot)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        weight, *xs = ctx.saved_tensors
-        of_weight, of_xs = None, (None,) * len(xs)
-        if ctx.needs_input_grad[3]:
-            of_weight = _outer(ctx.plan, ctx.one_hot, g, *xs)
-        if any(ctx.needs_input_grad[4:]):
-            of_xs = _back(ctx.plan, ctx.one_hot, ctx.ms, weight, g)
-        return None, None, None, of_weight, *of_xs
+        weight, x = ctx.saved_tensors
+        of_weight = _outer(ctx.plan, ctx.one_hot, g, x) if ctx.needs_input_grad[3] else None
+        of_x = _back(ctx.plan, ctx.one_hot, ctx.ms, weight, g) if ctx.needs_input_grad[4] else None
+        return None, None, None, of_weight, of_x
 
 
 class _Back(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: BlockProduct, one_hot: Tensor | None, ms: Tensors, weight: Tensor, g: Tensor) -> Any:
+    def forward(ctx: Any, plan: BlockProduct, one_hot: Tensor | None, ms: Tensors, weight: Tensor, g: Tensor) -> Tensor:
         ctx.plan, ctx.one_hot, ctx.ms = plan, one_hot, ms
         ctx.save_for_backward(weight, g)
         return plan.back(ms, g, one_hot)
 
     @staticmethod
-    def backward(ctx: Any, *xs: Tensor) -> Any:
+    def backward(ctx: Any, x: Tensor) -> Any:
         weight, g = ctx.saved_tensors
-        of_weight = of_g = None
-        if ctx.needs_input_grad[3]:
-            of_weight = _outer(ctx.plan, ctx.one_hot, g, *xs)
-        if ctx.needs_input_grad[4]:
-            of_g = _apply(ctx.plan, ctx.one_hot, ctx.ms, weight, *xs)
+        of_weight = _outer(ctx.plan, ctx.one_hot, g, x) if ctx.needs_input_grad[3] else None
+        of_g = _apply(ctx.plan, ctx.one_hot, ctx.ms, weight, x) if ctx.needs_input_grad[4] else None
         return None, None, None, of_weight, of_g
 
 
 class _Outer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: BlockProduct, one_hot: Tensor | None, g: Tensor, *xs: Tensor) -> Any:
+    def forward(ctx: Any, plan: BlockProduct, one_hot: Tensor | None, g: Tensor, x: Tensor) -> Tensor:
         ctx.plan, ctx.one_hot = plan, one_hot
-        ctx.save_for_backward(g, *xs)
-        return plan.outer(g, xs, one_hot)
+        ctx.save_for_backward(g, x)
+        return plan.outer(g, x, one_hot)
 
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> Any:
-        g, *xs = ctx.saved_tensors
+        g, x = ctx.saved_tensors
         ms = ctx.plan.matrices(weight.detach())
-        of_g, of_xs = None, (None,) * len(xs)
-        if ctx.needs_input_grad[2]:
-            of_g = _apply(ctx.plan, ctx.one_hot, ms, weight, *xs)
-        if any(ctx.needs_input_grad[3:]):
-            of_xs = _back(ctx.plan, ctx.one_hot, ms, weight, g)
-        return None, None, of_g, *of_xs
+        of_g = _apply(ctx.plan, ctx.one_hot, ms, weight, x) if ctx.needs_input_grad[2] else None
+        of_x = _back(ctx.plan, ctx.one_hot, ms, weight, g) if ctx.needs_input_grad[3] else None
+        return None, None, of_g, of_x
 
 
 _apply: Callable[..., Any] = _Apply.apply

@@ -8,10 +8,10 @@ from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.errors import IrrepsError
+from irrepc.nn.closed_forms import silu
 from irrepc.nn.linear import check_width, joined
 
 
@@ -38,7 +38,7 @@ SIGMOID_GAIN = 1.8467055342154763
 ABS_GAIN = 1.001110600838467
 
 ACTIVATIONS = {
-    "silu": Activation(F.silu, SILU_GAIN, 0),
+    "silu": Activation(silu, SILU_GAIN, 0),
     "sigmoid": Activation(torch.sigmoid, SIGMOID_GAIN, 0),
     "tanh": Activation(torch.tanh, TANH_GAIN, -1),
     "abs": Activation(torch.abs, ABS_GAIN, 1),

@@ -93,7 +93,7 @@ def edge_vectors(graph: Graph) -> Tensor:
     centre, neighbour = graph.receivers.values, graph.senders.values
     vectors = graph.positions.index_select(0, neighbour) - graph.positions.index_select(0, centre)
     if graph.num_graphs == 1:
-        return vectors + graph.shifts @ graph.cell[0]
+        return torch.addmm(vectors, graph.shifts, graph.cell[0])
     cells = graph.cell.index_select(0, graph.batch.index_select(0, centre))
     return vectors + (graph.shifts.unsqueeze(-1) * cells).sum(1)
 
@@ -141,8 +141,8 @@ def check_graph(graph: Graph, species: int, weight: Tensor) -> None:
         )
     if torch.compiler.is_compiling() or positions.device.type != "cpu" or not graph.num_atoms:
         return
-    largest = int(graph.species.max())
-    if largest >= species or int(graph.species.min()) < 0:
+    least, largest = (int(t) for t in torch.aminmax(graph.species))
+    if largest >= species or least < 0:
         raise InputError(
             f"model: got species up to {largest}; expected 0 ... {species - 1}; they count into the model's list and "
             "are no atomic numbers; do: species_of(numbers, model.species)"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from irrepc.algebra.irreps import Block, Irreps
-from irrepc.errors import InputError, IrrepsError
+from irrepc.errors import InputError
 from irrepc.nn.block_product import BlockProduct, Target
 from irrepc.nn.kept import Kept
 
@@ -23,9 +23,6 @@ class Linear(nn.Module):
 
     The fan-in of an output block is the number of all input channels that feed it. An output block that nothing feeds
     is zero. Raises IrrepsError for irreps that cannot be read.
-
-    apart   features come irrep by irrep, as a convolution with `apart` gives them: an array (rows, dim) for each irrep
-            of irreps_in in order of first appearance. Each irrep must then stand once in irreps_out.
     """
 
     bias: nn.Parameter | None
@@ -37,13 +34,11 @@ class Linear(nn.Module):
         irreps_out: Irreps | str,
         *,
         bias: bool = False,
-        apart: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.irreps_in, self.irreps_out = Irreps.of(irreps_in), Irreps.of(irreps_out)
-        self._product = block_product(self.irreps_in, self.irreps_out, apart=apart)
-        self._order = _order(self.irreps_in, self.irreps_out) if apart else ()
+        self._product = block_product(self.irreps_in, self.irreps_out)
         self.weight_numel = sum(n * m for n, m in self._product.shapes)
         self.weight = nn.Parameter(torch.randn(self.weight_numel, dtype=dtype))
         columns = [k for block, at in _columns(self.irreps_out) if block.irrep.is_scalar for k in at]
@@ -51,15 +46,11 @@ class Linear(nn.Module):
         self.register_buffer("places", torch.tensor(columns, dtype=torch.int64) if bias else None, persistent=False)
         self._matrices: Kept[list[Tensor]] = Kept()
 
-    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
-        """(rows, irreps_in.dim) -> (rows, irreps_out.dim), both ir_mul; of features apart, their arrays."""
-        if isinstance(x, Tensor):
-            check_width("Linear", x, self.irreps_in)
-            xs: Sequence[Tensor] = (x,)
-        else:
-            xs = [x[k] for k in self._order]
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, irreps_in.dim) -> (rows, irreps_out.dim), both ir_mul."""
+        check_width("Linear", x, self.irreps_in)
         matrices = self._matrices((self.weight,), lambda: self._product.matrices(self.weight.detach()))
-        y = self._product(self.weight, xs, None, matrices)
+        y = self._product(self.weight, x, None, matrices)
         return y if self.bias is None else y + y.new_zeros(y.shape[1]).index_add(0, self.places, self.bias)
 
     def matrices(self) -> list[Tensor]:
@@ -100,7 +91,7 @@ class SpeciesLinear(nn.Module):
             return weights, product.matrices(weights.detach())
 
         weights, matrices = self._matrices((self.weight, embedding), make)
-        return product(weights, (x,), one_hot, matrices)
+        return product(weights, x, one_hot, matrices)
 
     def matrices(self, embedding: Tensor) -> list[Tensor]:
         """Σ_f W_ufv a_f / √(fan_in · F) of each output block that is fed, (species · fan_in, mul)."""
@@ -131,7 +122,7 @@ def joined(parts: Sequence[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
-def block_product(irreps_in: Irreps, irreps_out: Irreps, *, apart: bool = False) -> BlockProduct:
+def block_product(irreps_in: Irreps, irreps_out: Irreps) -> BlockProduct:
     """What feeds each output block, and the shape of each matrix in the flat weight."""
     pairs = [
         (i, k)
@@ -147,16 +138,7 @@ def block_product(irreps_in: Irreps, irreps_out: Irreps, *, apart: bool = False)
         blocks, matrices = tuple(i for i, _ in feeding), tuple(number for _, number in feeding)
         targets.append(Target(block.irrep.dim, block.mul, scale, blocks, matrices))
     shapes = tuple((irreps_in[i].mul, irreps_out[k].mul) for i, k in pairs)
-    return BlockProduct(tuple((b.irrep.dim, b.mul) for b in irreps_in), shapes, tuple(targets), apart)
-
-
-def _order(irreps_in: Irreps, irreps_out: Irreps) -> tuple[int, ...]:
-    """For each output block the number of its irrep among those that come in."""
-    come = list(dict.fromkeys(b.irrep for b in irreps_in))
-    leave = [b.irrep for b in irreps_out if b.mul]
-    if sorted(come) != sorted(leave):
-        raise IrrepsError(f"Linear: got {irreps_in} apart to {irreps_out}; expected the same irreps, each once")
-    return tuple(come.index(irrep) for irrep in leave)
+    return BlockProduct(tuple((b.irrep.dim, b.mul) for b in irreps_in), shapes, tuple(targets))
 
 
 def _columns(irreps: Irreps) -> list[tuple[Block, range]]:
