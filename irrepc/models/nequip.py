@@ -144,6 +144,7 @@ class Interaction(nn.Module):
             gates,
             ["silu"] * len(gates),
             gated,
+            backend,
         )
         self.linear_1 = Linear(irreps_in, irreps_in)
         self.convolution = Convolution(irreps_in, irreps_edge, self.gate.irreps_in, backend=backend, by_pair=True)

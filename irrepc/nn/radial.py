@@ -16,8 +16,8 @@ from irrepc.nn.kept import Kept
 def polynomial_cutoff(x: Tensor, p: int = 6) -> Tensor:
     """1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2) for x = r / r_c < 1, and 0 from there on.
 
-    Value, first and second derivative vanish at x = 1 (Gasteiger 2020, eq. 8). Same shape as x. Raises InputError unless
-    p is a whole number >= 1.
+    Value, first and second derivative vanish at x = 1 (Gasteiger 2020, eq. 8). Same shape as x.
+    Raises InputError unless p is a whole number >= 1.
     """
     if p != int(p) or p < 1:
         raise InputError(f"polynomial_cutoff: got p = {p}; expected an integer >= 1")
