@@ -84,7 +84,7 @@ class SpeciesLinear(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor, one_hot: Tensor) -> Tensor:
         """x (rows, irreps_in.dim), embedding a (species, F), one_hot (rows, species) -> (rows, irreps_out.dim)."""
         check_width("SpeciesLinear", x, self.irreps_in)
-        product = replace(self._product, species=one_hot.shape[1])
+        product = self._of(one_hot.shape[1])
 
         def make() -> tuple[Tensor, list[Tensor]]:
             weights = self.by_species(embedding)
@@ -95,8 +95,12 @@ class SpeciesLinear(nn.Module):
 
     def matrices(self, embedding: Tensor) -> list[Tensor]:
         """Σ_f W_ufv a_f / √(fan_in · F) of each output block that is fed, (species · fan_in, mul)."""
-        product = replace(self._product, species=embedding.shape[0])
-        return product.matrices(self.by_species(embedding))
+        return self._of(embedding.shape[0]).matrices(self.by_species(embedding))
+
+    def _of(self, species: int) -> BlockProduct:
+        if self._product.species != species:
+            self._product = replace(self._product, species=species)
+        return self._product
 
     def by_species(self, embedding: Tensor) -> Tensor:
         """Σ_f W_ufv a_f / √F, the weights of a Linear for each species, (species, weights)."""
