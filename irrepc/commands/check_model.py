@@ -22,13 +22,14 @@ from irrepc.models.potential import DirectForces, predict
 from irrepc.models.sevennet import SevenNet
 from irrepc.models.tfn import TFN
 from irrepc.models.tfn_tasks import TFNEnergy
+from irrepc.models.uma import UMA
 from irrepc.nn.graph import Graph
 from irrepc.nn.neighbours import graph_of, species_of
 from irrepc.nn.s2_grid import S2Grid
 from irrepc.train.symmetry import RotationError, random_operations, symmetry_error
 
 OnGrids = ESEN | DirectESEN | EquiformerV2
-Potentials = NequIP | SevenNet | MACE | TFNEnergy | Equiformer | OnGrids
+Potentials = NequIP | SevenNet | MACE | TFNEnergy | Equiformer | UMA | OnGrids
 
 ATOMS = 10
 OPERATIONS = 6

@@ -13,7 +13,7 @@ from irrepc.deploy.deployed import Deployed
 from irrepc.deploy.neighbours import check_structure, pairs_within
 from irrepc.models.potential import energy_and_forces
 from irrepc.nn.elements import covalent_radii
-from irrepc.nn.graph import Graph, Index, index_of
+from irrepc.nn.graph import graph_from_edges
 
 IMAGES = np.stack(np.meshgrid(*([-1, 0, 1],) * 3, indexing="ij"), -1).reshape(-1, 3)
 
@@ -70,15 +70,15 @@ def difference(deployed: Deployed, model: Any, structures: Sequence[Structure]) 
         pairs = pairs_within(points, box, periodic, deployed.cutoff)
         numbers = np.array(deployed.species)[s.kinds]
         found = deployed.evaluate_pairs(numbers, points, pairs, box, True)
-        receivers = index_of(torch.from_numpy(pairs.receivers), len(points))
-        senders: Index = index_of(torch.from_numpy(pairs.senders), len(points))
-        shifts = torch.from_numpy(pairs.shifts).double()
-        batch = torch.zeros(len(points), dtype=torch.int64)
-        cell = torch.from_numpy(box)[None]
-        kinds = torch.from_numpy(s.kinds)
-        exact = energy_and_forces(
-            model, Graph(torch.from_numpy(points), kinds, senders, receivers, shifts, cell, batch)
+        graph = graph_from_edges(
+            torch.from_numpy(points),
+            torch.from_numpy(s.kinds),
+            torch.from_numpy(pairs.senders),
+            torch.from_numpy(pairs.receivers),
+            shifts=torch.from_numpy(pairs.shifts).double(),
+            cell=torch.from_numpy(box),
         )
+        exact = energy_and_forces(model, graph)
         energy = abs(found.energy - float(exact.energy)) / len(points)
         force = np.abs(found.forces - exact.forces.numpy()).max()
         worst = np.maximum(worst, (energy, force, float(exact.forces.abs().max())))
