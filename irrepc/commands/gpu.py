@@ -176,8 +176,8 @@ def sanitize(tool: str, setting: Setting) -> Iterator[Found]:
         return
     # Torch's own allocator hands out pieces of large blocks, past the end of which a tool would see no mistake.
     head = ("env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", sanitizer, "--tool", tool, "--error-exitcode", "9")
-    head = (*head, "--target-processes", "all")
-    (found,) = run_tests((*head, sys.executable, *TESTS, "gpu", "tests/gpu/test_small.py", "-k", FEW), setting)
+    every = ("--target-processes", "all")
+    (found,) = run_tests((*head, *every, sys.executable, *TESTS, "gpu", "tests/gpu/test_small.py", "-k", FEW), setting)
     yield Found((f"{tool}: {found.lines[0]}",))
 
 

@@ -67,7 +67,7 @@ def test_a_graph_of_another_shape_is_refused() -> None:
     replay, graph = Replay(model, molecule(), again), molecule()
     with pytest.raises(InputError, match=r"got \(3, 3\) of torch.float32 .* make a new Replay"):
         replay(graph._replace(positions=graph.positions[:3]))
-    with pytest.raises(InputError, match="of torch.float64"):
+    with pytest.raises(InputError, match=r"of torch\.float64"):
         replay(graph._replace(positions=graph.positions.double()))
 
 
