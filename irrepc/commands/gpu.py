@@ -175,9 +175,9 @@ def sanitize(tool: str, setting: Setting) -> Iterator[Found]:
         yield Found((f"{tool}: not run, compute-sanitizer is not there.",))
         return
     # Torch's own allocator hands out pieces of large blocks, past the end of which a tool would see no mistake.
-    plain = ("env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1")
-    tooled = (*plain, sanitizer, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all")
-    (found,) = run_tests((*tooled, sys.executable, *TESTS, "gpu", "tests/gpu/test_small.py", "-k", FEW), setting)
+    head = ("env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", sanitizer, "--tool", tool, "--error-exitcode", "9")
+    every = ("--target-processes", "all")
+    (found,) = run_tests((*head, *every, sys.executable, *TESTS, "gpu", "tests/gpu/test_small.py", "-k", FEW), setting)
     yield Found((f"{tool}: {found.lines[0]}",))
 
 
