@@ -21,7 +21,7 @@ from irrepc.errors import BackendError
 from irrepc.runtime.object_code import Processor, object_code
 
 HEADER = "irrepc_model.h"
-FLAGS = ("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread")
+FLAGS = ("-std=c11", "-O2", "-ftree-vectorize", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread")
 CONSTANTS = """\
     .section .rodata
     .balign 64
@@ -29,7 +29,7 @@ CONSTANTS = """\
     .hidden irrepc_constants
 irrepc_constants:
     .incbin "constants.bin"
-    .section .note.GNU-stack,"",@progbits
+    .section .note.GNU-stack,"",%progbits
 """
 """The assembler text that puts the constants into the library; 64 is the alignment the kernels count on."""
 EXPORTS = "{ global: irrepc_model_*; local: *; };\n"

@@ -258,7 +258,9 @@ def test_single_precision(tmp_path: Path) -> None:
     library.close()
 
 
-@pytest.mark.parametrize("network", [name for name in NAMES if name != "nequip"])
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=() if name == "mace" else pytest.mark.slow) for name in NAMES]
+)
 def test_networks_for_another_processor(network: str, tmp_path: Path) -> None:
     """Built for x86-64-v3: registers of 256 bits, other tiles."""
     if "+avx2" not in Processor.native().features:
