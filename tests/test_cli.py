@@ -164,7 +164,7 @@ def test_the_shelf_is_written_from_its_recipes(tmp_path: Path, monkeypatch: pyte
         (("show", "Y 1", "--as", "poem"), "'poem' is not one of"),
         (("show", "Y 1", "--order", "3"), "3 is not in the range"),
         (("check", "{empty}"), "which holds no manifest.json"),
-        (("check", "{file}"), "expected a file of save_model"),
+        (("check", "{file}"), "an empty file; expected a file of irrepc"),
         (("check", "{empty}/none"), "expected the folder of a package"),
         (("bench", "--edges", "0"), "0 is not in the range"),
     ],

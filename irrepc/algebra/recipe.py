@@ -15,7 +15,7 @@ from irrepc.algebra.so2_recipe import OrderGateRecipe, RotateBackRecipe, RotateR
 from irrepc.errors import RecipeError
 
 NORMALIZATIONS = ("component", "norm")
-WEIGHTS = {"row": (0, 0), "shared": (0, 0), "none": (0, 0), "basis": (1, 64), "spline": (2, 8)}
+WEIGHTS = {"row": (0, 0), "pair": (0, 0), "shared": (0, 0), "none": (0, 0), "basis": (1, 64), "spline": (2, 8)}
 """Kinds of weights of a product, and of how many others one may be made: splines have degrees 1 to 7."""
 
 
@@ -91,7 +91,8 @@ class WignerRecipe:
 class ProductRecipe:
     """A Clebsch-Gordan tensor product of two sums of irreps along chosen paths.
 
-    weights      "row" (a weight for each row), "shared" (one for all rows), "none", or made of `terms` others:
+    weights      "row" (a weight for each row), "pair" (for each pair: the two edges of a bond have one; fused only),
+                 "shared" (one for all rows), "none", or made of `terms` others:
                  "basis" (Σ_k h_k·W_k, basis functions h of the row, W shared) or "spline" (Σ_k b_k(t)·c_k, B-splines of
                  degree terms - 1 of the place t in an interval of a table, c_k the rows of the table from there on)
     terms        how many others a weight is made of; 0 where it is none
@@ -120,6 +121,8 @@ class ProductRecipe:
                 f"tensor_product: got {self.terms} terms in each weight; expected {least} to {most} for weights "
                 f"{self.weights!r}"
             )
+        if self.weights == "pair" and not self.fused:
+            raise RecipeError("tensor_product: got weights by pair without edges; expected a fused product")
         for path in self.paths:
             _check_path(self, path)
 
@@ -301,4 +304,4 @@ def _check_path(recipe: ProductRecipe, path: Path) -> None:
     if not set(c.axes) <= set(a.axes) | set(b.axes):
         raise RecipeError(f"tensor_product: path {path} gives channels {c.axes}; its inputs have {a.axes} and {b.axes}")
     if path.weighted and recipe.weights == "none":
-        raise RecipeError(f"tensor_product: path {path} is weighted, the recipe has no weights; expected some")
+        raise RecipeError(f"tensor_product: path {path} is weighted, the recipe has no weights; give it some")

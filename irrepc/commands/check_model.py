@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from irrepc.errors import InputError
-from irrepc.models.checkpoint import load_model
+from irrepc.interop.sources import load_model
 from irrepc.models.equiformer import Equiformer
 from irrepc.models.equiformer_v2 import EquiformerV2
 from irrepc.models.esen import ESEN, DirectESEN
@@ -52,11 +52,11 @@ class Line:
 
 
 def check_model(file: Path, console: Console) -> bool:
-    """Print what a file of `save_model` holds and how well it keeps what it promises; True when it does.
+    """Print what the network of a file (any that `irrepc.load_model` reads) is and keeps; True when it keeps all.
 
     Everything is computed in float64, whatever the weights were saved in. A network with a grid on the sphere promises
     no exact symmetry: its error is printed, with that of finer grids.
-    Raises FileNotFoundError, or InputError for a file that is none of ours or holds no potential.
+    Raises FileNotFoundError, or InputError for a file that is none of those or holds no potential.
     """
     model = load_model(file, "auto", dtype=torch.float64)
     if isinstance(model, TFN):

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from irrepc.deploy.engine import Edges
 from irrepc.deploy.neighbours import Pairs, pairs_within
+from irrepc.deploy.steps import Edges
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

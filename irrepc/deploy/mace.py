@@ -21,17 +21,24 @@ from irrepc.nn.linear import Linear
 from irrepc.nn.radial import polynomial_cutoff
 
 SCALAR = Irrep(0, 1)
+MOST_TABLES = 128
 
 
 def mace_radials(model: MACE) -> list[Radial]:
     """What is tabulated: of each layer, for each pair of species that has a table, the weights of its convolution."""
-    return [_radial_of(model, layer, pair) for layer in model.layers for pair in _pairs(model)]
+    pairs = _pairs(model)
+    if len(pairs) > MOST_TABLES:
+        raise InputError(
+            f"deploy: got a MACE whose radial functions differ for {len(pairs)} pairs of species; expected at most "
+            f"{MOST_TABLES}, each has a table; use the exact engine, or a network of fewer elements"
+        )
+    return [_radial_of(model, layer, pair) for layer in model.layers for pair in pairs]
 
 
 def build_mace(model: MACE, tabulation: Tabulation, dtype: str) -> Builder:
     """The forward steps of a MACE, in float64, for the head that speaks.
 
-    Raises InputError for a network with a density or with nuclear repulsion.
+    Raises InputError for a network with a density, with nuclear repulsion, or with too many pairs of species.
     """
     config = model.config
     for name in ("density", "repulsion"):

@@ -18,9 +18,11 @@ def channel_loops(w: Writer, stage: Stage, rows: dict[str, str], sums: Sums) -> 
     w.comment(f"for each channel: {', '.join(done if len(done) < 4 else [done[0], '...', done[-1]])}")
     added = [s.target for s in stage.statements if s.verb == "sum"]
     totals = {lanes: {r: w.slot(w.kind(lanes), variable(r)) for r in added} for lanes in w.lanes}
+    begun = {w.lanes[0]: sums.begin(added)}
     for lanes, places in totals.items():
-        for place in places.values():
-            w.do(f"store {w.kind(lanes)} {'0.0' if lanes == 1 else 'zeroinitializer'}, ptr {place}")
+        for target, place in places.items():
+            start = begun.get(lanes, {}).get(target, "0.0" if lanes == 1 else "zeroinitializer")
+            w.do(f"store {w.kind(lanes)} {start}, ptr {place}")
 
     def nest(axes: list[str], at: dict[str, str]) -> None:
         if axes:

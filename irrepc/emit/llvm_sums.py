@@ -9,9 +9,10 @@ loop is done, while its sums are in registers, and only their vectors are added 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from irrepc.algebra.surd import Surd
+from irrepc.algebra.surd import ONE, Surd
 from irrepc.emit.llvm_writer import Writer, reduction
 from irrepc.emit.printer import size
 from irrepc.ir.block import Block, Statement
@@ -45,6 +46,18 @@ class Sums:
         linear = {r: tuple(u) for r, u in users.items() if r not in numbers}
         targets = {target for u in linear.values() for target, _ in u}
         return Sums(linear if len(targets) < len(linear) else {})
+
+    def begin(self, targets: Iterable[Ref]) -> dict[Ref, str]:
+        """The vectors from which sums of the next loop go on, zero for others.
+
+        A sum that is only added to another, as it is, goes on from what has been added to that one.
+        """
+        out = {}
+        for target in targets:
+            users = self.users.get(target, ())
+            if len(users) == 1 and users[0][1] == ONE and users[0][0] in self.wide:
+                out[target] = self.wide.pop(users[0][0])
+        return out
 
     def keep(self, w: Writer, target: Ref, places: dict[int, str]) -> None:
         """A loop is done and left the partial sums of `target` at `places`, one for each number of lanes."""

@@ -20,6 +20,10 @@ STREAMED = 1 << 21
 """Bytes of an output beyond which its rows are written past the caches: what so large an array leaves in them is of
 no use, and memory that is not written by whole lines is read first."""
 
+TABLES = ("knot", "species")
+"""Indices into tables, which stay in the caches: a few hundred rows at most. Asking for rows of a spline's tables ahead
+costs a quarter of the time of the whole convolution."""
+
 
 def llvm_function(name: str, block: Block, dtype: str) -> str:
     """The text of one part: `void name(n0, n1, inputs, gathered rows, CSR of the scatter, outputs)`.
@@ -52,7 +56,8 @@ def _rows(w: Writer, block: Block, inputs: tuple[Operand, ...], gathers: tuple[s
     strides = {o.name: w.volume(count(o)) for o in (*inputs, *kernel.outputs)}
     stored = {s.target for stage in block.stages for s in stage.statements if s.verb == "store"}
     blank = tuple(o for o in kernel.outputs if o.rows and any(Ref(o.name, i) not in stored for i in range(o.size)))
-    fetched = {o.name for o in inputs if o.index in (None, *gathers) and o.rows is not None}
+    near = {None, *gathers} - set(TABLES)
+    fetched = {o.name for o in inputs if o.index in near and o.rows is not None}
     if scatter is None:
         with w.loop("%n0", "%n1", 1, "n") as n:
             _Row(block, inputs, gathers, strides, blank, set(), {}).compute(w, {None: n}, {})

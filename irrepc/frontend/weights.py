@@ -33,6 +33,8 @@ def weights_of(kind: str, terms: int, row: str, axes: tuple[Axes, ...], labels: 
             return _of_basis(terms, row, axes, labels)
         case "spline":
             return _of_spline(terms, row, axes, labels)
+        case "pair":
+            return Weights((Operand("w", axes, "pair", "pair", labels=labels),))
         case _:
             return Weights((Operand("w", axes, row if kind == "row" else None, labels=labels),))
 

@@ -79,8 +79,10 @@ def is_model_file(path: str | Path) -> bool:
 
 
 def write_model_file(path: str | Path, content: ModelFile) -> None:
-    """Write the file whole or not at all. Raises OSError where the folder cannot be written, ValueError for a NaN
-    in the header (JSON has none)."""
+    """Write the file whole or not at all.
+
+    Raises OSError where the folder cannot be written, InputError for tensors of a type that the file does not have.
+    """
     header = json.dumps(
         {
             "kind": content.kind,
@@ -92,8 +94,7 @@ def write_model_file(path: str | Path, content: ModelFile) -> None:
             "conventions": dict(content.conventions),
             "provenance": dict(content.provenance),
         },
-        ensure_ascii=False,
-        allow_nan=False,
+        ensure_ascii=False,  # an infinite cutoff is written as Infinity, which Python's reader takes
     )
     tensors = {name: np.ascontiguousarray(array) for name, array in content.tensors.items()}
     # ascontiguousarray makes a row of a scalar

@@ -67,4 +67,4 @@ def test_what_is_no_potential_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"no file of ours")
     result = CliRunner().invoke(main, ["check", str(tmp_path / "model.pt")])
     assert result.exit_code != 0
-    assert "expected a file of save_model" in result.output
+    assert "a text; expected a file of irrepc" in result.output

@@ -16,7 +16,7 @@ from irrepc.deploy.compile import compile_network, deploy
 from irrepc.deploy.deployed import Deployed
 from irrepc.deploy.file import read_program, write_program
 from irrepc.errors import InputError
-from irrepc.models import TFN, TFNConfig, energy_and_forces
+from irrepc.models import MACE, TFN, MACEConfig, TFNConfig, energy_and_forces
 from irrepc.nn.neighbours import graph_of, species_of
 from tests.deploy.networks import NAMES, network, program, structures
 
@@ -201,3 +201,17 @@ def test_bad_input_is_refused(change: dict[str, object], says: str) -> None:
 def test_other_networks_are_refused() -> None:
     with pytest.raises(InputError, match="got a TFN; expected one of NequIP, SevenNet, MACE"):
         compile_network(TFN(TFNConfig(species=(1,)), dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"density": True}, "got a MACE with density"),
+        ({"repulsion": True}, "got a MACE with repulsion"),
+        ({"species": tuple(range(1, 18)), "transform": "agnesi"}, "for 153 pairs of species; expected at most 128"),
+    ],
+)
+def test_what_is_not_deployed_is_said(more: dict[str, object], says: str) -> None:
+    config = MACEConfig(**({"species": (1, 8), "lmax": 1, "channels": 2, "radial_widths": (4,)} | more))
+    with pytest.raises(InputError, match=says):
+        compile_network(MACE(config, dtype=torch.float64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 import llvmlite.binding as llvm
@@ -79,6 +80,17 @@ def test_float32_kernels_hold_no_float64(order: int, part: int) -> None:
     arithmetic = r"\tv(?:mul|add|sub|div|fn?m\w+|cvt\w+)(?:sd|pd)\t"
     assert not re.search(arithmetic, assembly(order, part, "float32"))
     assert re.search(arithmetic, assembly(order, part, "float64")), "the pattern finds float64"
+
+
+def test_weights_of_splines_cost_their_multiply_adds() -> None:
+    """Tables are not asked for ahead, for they stay in the caches; lanes of d_t are added up once for each B-spline."""
+    recipe = replace(CONVOLUTION, weights="spline", terms=6)
+    forward, derivative = (scheduled(Entry("kernel", recipe))[order][0] for order in (0, 1))
+    plain = block(0, 0).cost["u",]
+    assert forward.cost["u",].add - plain.add == 5 * len(recipe.paths)
+    text = llvm_function("kernel", derivative, "float32")
+    assert text.count("call void @llvm.prefetch") == 35, "the gradients at the receiver of a later edge"
+    assert text.count("call reassoc nsz float @llvm.vector.reduce.fadd") == 6 + 9
 
 
 def test_lanes_are_added_up_once_for_each_component_of_the_harmonics() -> None:

@@ -1,6 +1,7 @@
 """Saved networks: whole or absent, free of code, and refused with the reason when they are not what they should be."""
 
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -186,6 +187,13 @@ def test_scalars_keep_their_shape_and_arrays_their_order(tmp_path: Path) -> None
         name: (a.shape, a.dtype) for name, a in tensors.items()
     }
     assert all(np.array_equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_an_infinite_setting_comes_back(tmp_path: Path) -> None:
+    write_model_file(tmp_path / "a", ModelFile("test", "none", {"cutoff": math.inf}, "float64", (), {}))
+    assert read_model_file(tmp_path / "a").config == {"cutoff": math.inf}
+    with pytest.raises(InputError, match="got x of complex128; expected one of"):
+        write_model_file(tmp_path / "a", ModelFile("test", "none", {}, "float64", (), {"x": np.zeros(2, complex)}))
 
 
 def test_reading_a_file_needs_no_torch(file: Path) -> None:
