@@ -6,6 +6,7 @@ import ctypes
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,20 @@ def test_a_program_in_c(program: Program, path: Path, tmp_path: Path) -> None:
     virial = meant.stress * abs(np.linalg.det(cell))
     expected = np.concatenate([meant.energies, meant.forces.ravel(), virial.ravel()])
     assert np.abs(printed - expected).max() < 1e-12 * max(1.0, np.abs(expected).max())
+
+
+def test_what_is_known_of_the_model(program: Program, tmp_path: Path) -> None:
+    """Any text arrives as it is, and none ends a comment or a literal."""
+    odd = 'quote " backslash \\ comment */ ?? µ 7'
+    told = replace(program, metadata={"origin": odd, "force_bound": 1e-6})
+    text = library_texts(told, Processor.native())[0]
+    literal = text.split("static const char about[] =")[1].split(";\n")[0]
+    source = f"#include <stdio.h>\nint main(void) {{ puts({literal}); return 0; }}\n"
+    (tmp_path / "about.c").write_text(source)
+    subprocess.run(["cc", "-o", "about", "about.c"], cwd=tmp_path, check=True)
+    said = subprocess.run([tmp_path / "about"], capture_output=True, text=True, check=True).stdout
+    assert said.split("\n")[:3] == ["numbers: float64", f"origin: {odd.replace('*/', '* /')}", "force_bound: 1e-06"]
+    assert text.count("/*") == text.count("*/")
 
 
 def test_the_text_compiles_without_a_warning(program: Program, path: Path, tmp_path: Path) -> None:
