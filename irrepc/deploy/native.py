@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from irrepc.deploy.gradient import reads, writes
@@ -21,7 +20,7 @@ from irrepc.errors import BackendError
 from irrepc.runtime.object_code import Processor, object_code
 
 HEADER = "irrepc_model.h"
-FLAGS = ("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread")
+FLAGS = ("-std=c11", "-O2", "-ftree-vectorize", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread")
 CONSTANTS = """\
     .section .rodata
     .balign 64
@@ -29,7 +28,7 @@ CONSTANTS = """\
     .hidden irrepc_constants
 irrepc_constants:
     .incbin "constants.bin"
-    .section .note.GNU-stack,"",@progbits
+    .section .note.GNU-stack,"",%progbits
 """
 """The assembler text that puts the constants into the library; 64 is the alignment the kernels count on."""
 EXPORTS = "{ global: irrepc_model_*; local: *; };\n"
@@ -81,7 +80,8 @@ def library_texts(program: Program, processor: Processor) -> tuple[str, tuple[st
     text = render(
         "native/model.c.jinja",
         title="A deployed irrepc model",
-        about=about(program.metadata),
+        about=about(program),
+        quoted=[quoted(f"{line}\n") for line in about(program)],
         species_count=len(program.species),
         buffer_count=len(program.buffers),
         slot_count=len(sizes),
@@ -108,9 +108,16 @@ def header_text() -> str:
     return render("native/irrepc_model.h.jinja")
 
 
-def about(metadata: Mapping[str, object]) -> list[str]:
-    """What is known of the model, for the head of the C text."""
-    return [f"{key}: {value}".replace("*/", "* /").replace("\n", " ")[:116] for key, value in metadata.items()]
+def about(program: Program) -> list[str]:
+    """What is known of the model, a line each, fit for a comment of C."""
+    known = {"numbers": program.dtype, **program.metadata}
+    return [f"{key}: {value}".replace("*/", "* /").replace("\n", " ")[:116] for key, value in known.items()]
+
+
+def quoted(text: str) -> str:
+    """A text as a literal of C: every byte but plain letters, digits and signs in octal."""
+    plain = set(b" ,.:;_+-*/()[]{}=<>") | set(range(48, 58)) | set(range(65, 91)) | set(range(97, 123))
+    return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode()) + '"'
 
 
 def known_everywhere(program: Program) -> frozenset[str]:

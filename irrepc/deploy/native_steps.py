@@ -30,11 +30,15 @@ from irrepc.errors import BackendError
 def write_steps(w: StepTexts) -> None:
     """All steps of the program; what comes after the energies is the backward.
 
-    Raises BackendError for a program without derivatives.
+    Raises BackendError for a program without derivatives, and for a kind of step that has no C text.
     """
     lines = w.forward
     for step in w.program.steps:
-        lines.extend(_WRITE[type(step)](w, step))
+        write = _WRITE.get(type(step))
+        if write is None:
+            known = ", ".join(kind.__name__ for kind in _WRITE)
+            raise BackendError(f"native: got a step {type(step).__name__}; expected {known}; use the deployed file")
+        lines.extend(write(w, step))
         if isinstance(step, Readout):
             lines = w.backward
     if not w.backward:

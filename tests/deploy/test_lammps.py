@@ -121,6 +121,7 @@ def run(place: Place, folder: Path, name: str, processes: int, after: Sequence[s
         if line.startswith("Loop"):
             break
         rows.append(dict(zip(lines[head].split(), map(float, line.split()), strict=True)))
+    assert "numbers: float64" in lines and "network: NequIP" in lines
     last = (folder / "dump").read_text().split("ITEM: ATOMS")[-1].splitlines()[1:]
     atoms = np.array([line.split() for line in last], float)
     return Ran(rows, atoms[:, 1:4], atoms[:, 4], atoms[:, 5:8])

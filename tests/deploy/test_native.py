@@ -6,6 +6,7 @@ import ctypes
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,20 @@ def test_a_program_in_c(program: Program, path: Path, tmp_path: Path) -> None:
     assert np.abs(printed - expected).max() < 1e-12 * max(1.0, np.abs(expected).max())
 
 
+def test_what_is_known_of_the_model(program: Program, tmp_path: Path) -> None:
+    """Any text arrives as it is, and none ends a comment or a literal."""
+    odd = 'quote " backslash \\ comment */ ?? µ 7'
+    told = replace(program, metadata={"origin": odd, "force_bound": 1e-6})
+    text = library_texts(told, Processor.native())[0]
+    literal = text.split("static const char about[] =")[1].split(";\n")[0]
+    source = f"#include <stdio.h>\nint main(void) {{ puts({literal}); return 0; }}\n"
+    (tmp_path / "about.c").write_text(source)
+    subprocess.run(["cc", "-o", "about", "about.c"], cwd=tmp_path, check=True)
+    said = subprocess.run([tmp_path / "about"], capture_output=True, text=True, check=True).stdout
+    assert said.split("\n")[:3] == ["numbers: float64", f"origin: {odd.replace('*/', '* /')}", "force_bound: 1e-06"]
+    assert text.count("/*") == text.count("*/")
+
+
 def test_the_text_compiles_without_a_warning(program: Program, path: Path, tmp_path: Path) -> None:
     (tmp_path / "model.c").write_text(library_texts(program, Processor.native())[0])
     command = ["cc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Wno-sign-compare", "-Wno-unused-parameter", "-Werror"]
@@ -258,7 +273,9 @@ def test_single_precision(tmp_path: Path) -> None:
     library.close()
 
 
-@pytest.mark.parametrize("network", [name for name in NAMES if name != "nequip"])
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=() if name == "mace" else pytest.mark.slow) for name in NAMES]
+)
 def test_networks_for_another_processor(network: str, tmp_path: Path) -> None:
     """Built for x86-64-v3: registers of 256 bits, other tiles."""
     if "+avx2" not in Processor.native().features:
