@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -47,7 +47,7 @@ _ARRAYS = {**_FRAMES, **_LOOKS, **_ENDS, **_ATOMS, **_EDGES}
 class Broken:
     """A frame that cannot be used, and why."""
 
-    index: int  # in the file, from 0
+    index: int  # in the files, from 0
     reason: str
 
 
@@ -159,7 +159,7 @@ class FrameSet:
 
 
 def frame_set(
-    path: str | os.PathLike[str],
+    paths: Sequence[str | os.PathLike[str]],
     labels: Labels,
     *,
     cutoff: float,
@@ -167,19 +167,19 @@ def frame_set(
     closest: float = 0.45,
     progress: Callable[[int], None] | None = None,
 ) -> FrameSet:
-    """The set of a file of frames, out of `folder` where it was made before.
+    """The set of the frames of some files, one after the other, out of `folder` where it was made before.
 
     cutoff: of the neighbours, Å. closest: atoms nearer than this part of the sum of their covalent radii make a frame
     broken; 0 for no such test. progress(frames) is called while the set is made. Broken frames are left out, and listed
     in `.broken`. Raises IrrepcError for a file that cannot be read and for one without a sound frame.
     """
-    file = Path(path)
-    target = folder / f"{file.stem}-{_fingerprint(file, labels, cutoff, closest)}"
+    files = [Path(path) for path in paths]
+    target = folder / f"{files[0].stem}-{_fingerprint(files, labels, cutoff, closest)}"
     if not (target / _MARKER).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder, prefix=f".{target.name}."))
         try:
-            _write(unfinished, file, labels, cutoff, closest, progress)
+            _write(unfinished, files, labels, cutoff, closest, progress)
             _take_place(unfinished, target)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -194,27 +194,34 @@ def _take_place(unfinished: Path, target: Path) -> None:
             raise
 
 
-def _fingerprint(file: Path, labels: Labels, cutoff: float, closest: float) -> str:
+def _fingerprint(files: Sequence[Path], labels: Labels, cutoff: float, closest: float) -> str:
     """Of everything a set is made from, 16 hexadecimal digits."""
-    if not file.is_file():
-        raise IrrepcError(f"frame set: got {file}, which is no file; expected a file of frames; check the path.")
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(json.dumps([FORMAT, file.suffix, asdict(labels), cutoff, closest]).encode())
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
+    digest.update(json.dumps([FORMAT, asdict(labels), cutoff, closest]).encode())
+    for file in files:
+        if not file.is_file():
+            raise IrrepcError(f"frame set: got {file}, which is no file; expected a file of frames; check the path.")
+        digest.update(json.dumps([file.name, file.stat().st_size]).encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
     return digest.hexdigest()
 
 
 def _write(
-    folder: Path, file: Path, labels: Labels, cutoff: float, closest: float, progress: Callable[[int], None] | None
+    folder: Path,
+    files: Sequence[Path],
+    labels: Labels,
+    cutoff: float,
+    closest: float,
+    progress: Callable[[int], None] | None,
 ) -> None:
     groups: dict[str, int] = {}
     broken: list[Broken] = []
     rows = dict.fromkeys(_ARRAYS, 0)
     with ExitStack() as stack:
         streams = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in _ARRAYS}
-        for origin, frame, pairs in _sound(file, labels, cutoff, closest, broken):
+        for origin, frame, pairs in _sound(files, labels, cutoff, closest, broken):
             groups.setdefault(frame.group, len(groups))
             for name, values in _rows(origin, frame, pairs).items():
                 kind, width = _ARRAYS[name]
@@ -227,10 +234,12 @@ def _write(
                 progress(rows["energy"])
     if not rows["energy"]:
         first = f": {broken[0].reason}" if broken else ""
-        raise IrrepcError(f"{file}: got no sound frame{first}; expected one at least; correct the file or data.labels")
+        raise IrrepcError(
+            f"{files[0]}: got no sound frame{first}; expected one at least; correct the file or data.labels"
+        )
     content = {
         "format": FORMAT,
-        "source": file.name,
+        "source": " + ".join(file.name for file in files),
         "cutoff": cutoff,
         "labels": asdict(labels),
         "groups": list(groups),
@@ -241,10 +250,11 @@ def _write(
 
 
 def _sound(
-    file: Path, labels: Labels, cutoff: float, closest: float, broken: list[Broken]
+    files: Sequence[Path], labels: Labels, cutoff: float, closest: float, broken: list[Broken]
 ) -> Iterator[tuple[int, Frame, NeighbourList]]:
-    """Every sound frame with its place in the file and its neighbours; the others go to `broken`."""
-    for origin, frame in enumerate(read_frames(file, labels)):
+    """Every sound frame with its place in the files and its neighbours; the others go to `broken`."""
+    every = ((file, place, frame) for file in files for place, frame in enumerate(read_frames(file, labels)))
+    for origin, (file, place, frame) in enumerate(every):
         if isinstance(frame, IrrepcError):
             broken.append(Broken(origin, str(frame)))
             continue
@@ -254,7 +264,7 @@ def _sound(
         except InputError as error:
             pairs, complaint = None, str(error)
         if pairs is None or complaint is not None:
-            broken.append(Broken(origin, f"{file.name}, frame {origin}: {complaint}"))
+            broken.append(Broken(origin, f"{file.name}, frame {place}: {complaint}"))
             continue
         yield origin, frame, pairs
 

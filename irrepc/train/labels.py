@@ -122,7 +122,9 @@ def _stress(stress: Any, cell: Float, labels: Labels, where: str) -> Float:
         return given * STRESS_UNITS[labels.stress_unit]
     volume = abs(float(np.linalg.det(cell)))
     if volume < 1e-9:
-        raise IrrepcError(f"{where}: got a virial and no volume; expected a cell; give the cell, or no {labels.stress}.")
+        raise IrrepcError(
+            f"{where}: got a virial and no volume; expected a cell; give the cell, or set labels.stress: null."
+        )
     return -given * ENERGY_UNITS[labels.energy_unit] / volume
 
 
@@ -131,6 +133,8 @@ def full_stress(stress: Float, where: str) -> Float:
     if stress.size == 9:
         return stress.reshape(3, 3)
     if stress.size != 6:
-        raise IrrepcError(f"{where}: got a stress of shape {stress.shape}; expected (6,), (9,) or (3, 3); check its name.")
+        raise IrrepcError(
+            f"{where}: got a stress of shape {stress.shape}; expected (6,), (9,) or (3, 3); check its name."
+        )
     xx, yy, zz, yz, xz, xy = stress.reshape(6)
     return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
