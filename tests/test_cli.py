@@ -50,7 +50,7 @@ def fresh(*arguments: str) -> tuple[str, set[str]]:
 
 
 def test_the_verbs_are_those_of_the_design() -> None:
-    assert list(cli.main.commands) == ["generate", "show", "list", "check", "build", "bench", "demo"]
+    assert list(cli.main.commands) == ["generate", "show", "list", "check", "build", "bench", "demo", "train"]
 
 
 def test_what_the_command_line_repeats_is_true() -> None:

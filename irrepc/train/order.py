@@ -35,9 +35,9 @@ def batches_of(loads: Int, size: int, *, seed: int, epoch: int, parts: int = 1) 
         count -= 1
     batches: list[Int] = []
     pieces = np.array_split(drawn, count)
-    for first in range(0, count, _WINDOW):
-        window = pieces[first : first + _WINDOW]
-        batches += dealt(np.concatenate(window), loads, [len(piece) for piece in window])
+    for window in np.array_split(np.arange(count), -(-count // _WINDOW)):
+        exchanged = [pieces[k] for k in window]
+        batches += dealt(np.concatenate(exchanged), loads, [len(piece) for piece in exchanged])
     return batches
 
 
