@@ -12,8 +12,10 @@ from click.testing import CliRunner
 from irrepc import cli
 from irrepc.errors import InputError
 from irrepc.train.configuration import read, read_settings, write_settings
+from irrepc.train.networks import make_network
 from irrepc.train.settings import Settings
 from irrepc.train.starter import starter
+from irrepc.train.statistics import Statistics
 
 pytest.importorskip("yaml", reason="PyYAML, which reads configurations, is not installed")
 
@@ -77,6 +79,14 @@ def test_errors_name_the_key_what_was_got_and_what_is_allowed(content: Any, mess
     with pytest.raises(InputError) as error:
         read(Settings, whole, "")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["nequip", "mace"])
+def test_the_examples_are_configurations(name: str) -> None:
+    settings = read_settings(Path(__file__).resolve().parents[2] / "examples" / "acac" / f"{name}.yaml")
+    found = Statistics(450, (1, 6, 8), 9.7, 15.0, 1.05, (-13.6, -1026.9, -2037.8), -4.0, 0.01)
+    model = make_network(replace(settings.model, backend="torch"), found, seed=0)
+    assert model.species == (1, 6, 8) and set(settings.data.tests) == {"300 K", "600 K", "dihedral", "H transfer"}
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

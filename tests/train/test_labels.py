@@ -150,7 +150,7 @@ class TestFrameSet:
         reasons = [entry.reason for entry in made.broken]
         assert "frame 1: got atoms 0 and 1 (Z = 8 and 1) at 0.300 Å" in reasons[0]
         assert "frame 3: got no F" in reasons[1] and "frame 4: got nan in forces[0, 0]" in reasons[2]
-        with pytest.raises(IrrepcError, match="got no sound frame: .*got no forces"):
+        with pytest.raises(IrrepcError, match=r"got no sound frame: .*got no forces"):
             frame_set([file], Labels("E"), cutoff=4.0, folder=tmp_path)
 
 

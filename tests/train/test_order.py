@@ -1,4 +1,4 @@
-"""Batches: every frame once, levelled, the same from any process and after any stop; losses and averages that add up."""
+"""Batches: every frame once, levelled, the same after any stop; losses that add up, rates, averages."""
 
 from __future__ import annotations
 

@@ -171,8 +171,7 @@ def test_two_processes_are_one(folder: Path) -> None:
     source = (folder / "run" / "settings.yaml").read_text().replace("devices: 1", "devices: 2")
     (folder / "two.yaml").write_text(source)
     (folder / "program.py").write_text(PROGRAM.replace("; ", "\n"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(folder / "program.py"), str(folder / "two.yaml"), str(folder / "two")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
