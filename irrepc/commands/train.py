@@ -25,7 +25,7 @@ def start_training(config: Path | None, folder: Path, console: Console) -> None:
         require(package, extra)  # now, and not after hours of work
     from irrepc.train.configuration import read_settings
     from irrepc.train.keeper import StoppedError
-    from irrepc.train.run import resume, train
+    from irrepc.train.run import is_first, resume, train
 
     try:
         if config is None:
@@ -35,5 +35,5 @@ def start_training(config: Path | None, folder: Path, console: Console) -> None:
     except StoppedError as stop:
         console.print(str(stop), soft_wrap=True, markup=False)
         return
-    if (report.parent / "errors.json").is_file():
+    if is_first():  # of several processes only one writes the report
         console.print(str(report), soft_wrap=True, markup=False)

@@ -46,7 +46,7 @@ def train(settings: Settings, folder: Path, console: Console, *, base: Path = Pa
     TrainingError when the loss is not finite; IrrepcError for settings, frames or a folder that do not fit.
     """
     whole = located(settings, base)
-    if _is_first():
+    if is_first():
         if folder.exists() and any(folder.iterdir()):
             raise IrrepcError(
                 f"train: got {folder}, which is not empty; expected a new folder; choose another, or do: irrepc train "
@@ -69,7 +69,7 @@ def resume(folder: Path, console: Console) -> Path:
 
 
 def _train(settings: Settings, folder: Path, console: Console) -> Path:
-    run, first = settings.run, _is_first()
+    run, first = settings.run, is_first()
     say = (lambda line: console.print(line, soft_wrap=True, markup=False)) if first else (lambda line: None)
     with _threads(run.threads), _quiet():
         torch.set_float32_matmul_precision(run.matmul)
@@ -123,7 +123,7 @@ def _report(task: Task, learner: Learner, folder: Path, say: object) -> Path:
     return write_training_report(folder, Outcome(task.settings, task.found, model, learner.history.rows, found))
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     """Whether this is the first of all processes, as those who start them (torchrun, Lightning, Slurm) tell."""
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return int(next((os.environ[name] for name in names if name in os.environ), "0")) == 0

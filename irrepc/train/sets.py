@@ -18,6 +18,8 @@ from irrepc.train.statistics import compositions
 Int = NDArray[np.int64]
 Say = Callable[[str], None]
 
+_TOLD = 10_000  # frames, after which a long preparation says how far it is
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
@@ -51,7 +53,12 @@ def sets_of(settings: DataSettings, base: Path, cutoff: float, seed: int, say: S
         if judged:  # what a test lacks is not judged
             labels = replace(labels, optional=("forces", "stress"))
         files, folder = [base / name for name in names], base / settings.cache
-        found = frame_set(files, labels, cutoff=cutoff, folder=folder, closest=settings.closest)
+
+        def progress(done: int) -> None:
+            if done % _TOLD == 0:
+                say(f"{', '.join(names)}: neighbours of {done:,} frames found")
+
+        found = frame_set(files, labels, cutoff=cutoff, folder=folder, closest=settings.closest, progress=progress)
         _report(found, settings.broken, say)
         return found
 
