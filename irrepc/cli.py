@@ -300,3 +300,30 @@ def demo(out: Path, quick: bool) -> None:
     from irrepc.train.demo import run
 
     click.echo(run(out, quick))
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="New folder for the run.  [the name of CONFIG]")
+@click.option("--resume", "folder", type=click.Path(path_type=Path), help="Go on with the run in this folder.")
+@click.option("--init", is_flag=True, help="Write CONFIG, a commented starter configuration.")
+def train(config: Path | None, out: Path | None, folder: Path | None, init: bool) -> None:
+    """Train a network as CONFIG (YAML) says; leave model, metrics and report in a folder.
+
+    Ctrl-C writes a checkpoint and ends; --resume goes on from it as if nothing had happened.
+    """
+    from rich.console import Console
+
+    from irrepc.commands.train import start_training, write_starter
+
+    if folder is not None:
+        if config is not None or out is not None or init:
+            raise click.UsageError("expected --resume FOLDER alone")
+        start_training(None, folder, Console(highlight=False))
+        return
+    if init:
+        write_starter(config or Path("train.yaml"), Console(highlight=False))
+        return
+    if config is None:
+        raise click.UsageError("expected CONFIG, --init or --resume FOLDER")
+    start_training(config, out or Path(config.stem), Console(highlight=False))

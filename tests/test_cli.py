@@ -58,10 +58,13 @@ def test_the_verbs_are_those_of_the_design() -> None:
         "build",
         "bench",
         "convert",
+        "deploy",
+        "lammps",
         "eval",
         "relax",
         "md",
         "demo",
+        "train",
     ]
 
 

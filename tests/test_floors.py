@@ -39,7 +39,7 @@ FLOORS = {
     "nn": Floor(6, (*ARRAYS, "vesin")),
     "models": Floor(7, ARRAYS),
     "interop": Floor(8, (*ARRAYS, "ase")),
-    "train": Floor(8, (*ARRAYS, "ase", "matplotlib", "rich")),
+    "train": Floor(8, (*ARRAYS, "ase", "lightning", "matplotlib", "rich", "yaml")),
     "deploy": Floor(8, (*ARRAYS, "llvmlite", "filelock")),
     "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", "ase", "matplotlib", *PEERS)),
     "cli": Floor(9, ("click", "rich")),

@@ -133,10 +133,11 @@ def config_from(config: Mapping[str, Any]) -> EquiformerV2Config:
     activation = "gate" if given["use_gate_act"] else "separable_s2" if separable else "s2"
     on_grid = "separable_grid" if separable else "grid"
     shared = "shared" if given["share_atom_edge_embedding"] else "own"
-    numbers = {
+    names = {
         "avg_degree": "neighbours", "avg_num_nodes": "atoms", "alpha_drop": "alpha_drop", "proj_drop": "proj_drop",
         "drop_path_rate": "path_drop",
     }  # fmt: skip
+    numbers: dict[str, Any] = {o: float(given[t]) for t, o in names.items() if given.get(t) is not None}
     return EquiformerV2Config(
         species=tuple(range(int(given["max_num_elements"]))),
         cutoff=float(given["max_radius"]),
@@ -157,5 +158,5 @@ def config_from(config: Mapping[str, Any]) -> EquiformerV2Config:
         edge_embedding=shared if given["use_atom_edge_embedding"] else "none",
         renorm=bool(given["use_attn_renorm"]),
         grid=int(given.get("grid_resolution") or 0),
-        **{ours: float(given[theirs]) for theirs, ours in numbers.items() if given.get(theirs) is not None},
+        **numbers,
     )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irrepc.errors import InputError
+from irrepc.models.nequip import scale_shift
 from irrepc.nn.degree_norm import NORMS, degree_norm
 from irrepc.nn.dropout import ChannelDropout, PathDropout
 from irrepc.nn.frames import directions, frame_quaternions
@@ -62,6 +63,7 @@ class EquiformerV2Config:
     neighbours, atoms   averages in the training set, by which the first sum over neighbours and the energy are divided
     alpha_drop, proj_drop, path_drop   rates of attention weights, channels of a branch, and whole branches, dropped in
                         training; the published networks were trained with 0.1, 0 and 0.1
+    scales, shifts      eV, one for each species: E_i = scale e_i + shift, in float64; none: E_i = e_i, as published
     """
 
     species: tuple[int, ...]
@@ -88,6 +90,8 @@ class EquiformerV2Config:
     alpha_drop: float = 0.0
     proj_drop: float = 0.0
     path_drop: float = 0.0
+    scales: tuple[float, ...] = ()
+    shifts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.species)
@@ -106,6 +110,7 @@ class EquiformerV2Config:
             *((name, getattr(self, name) in among, f"one of {', '.join(among)}") for name, among in choices.items()),
             *((n, 0 <= getattr(self, n) < 1, "a rate from 0 to 1, 1 excluded") for n in DROPS),
             ("grid", self.grid % 2 == 0 and (self.grid == 0 or self.grid > 2 * self.lmax), "0, or even and > 2 lmax"),
+            *((n, len(getattr(self, n)) in (0, count), f"{count} numbers or none") for n in ("scales", "shifts")),
         )
         for name, kept, expected in rules:
             if not kept:
@@ -281,6 +286,7 @@ class EquiformerV2(nn.Module):
         self.norm = degree_norm(config.norm, lmax, channels)
         self.energy = FeedForward(config, 1, atoms)
         self.force = attention(1, 0.0)
+        self.scale_shift = scale_shift(config.scales, config.shifts, count)
         # 2l+1 of each component, and of each number of the kept rows of D: whole numbers, which every dtype holds
         degrees = degrees_of_components(lmax)
         kept = [2 * l + 1 for l in range(lmax + 1) for _ in range((2 * min(l, mmax) + 1) * (2 * l + 1))]
@@ -290,22 +296,22 @@ class EquiformerV2(nn.Module):
         self.eval()
 
     def forward(self, graph: Graph, frames: Tensor | None = None) -> Tensor:
-        """Energies (N,) of the atoms, eV, in the dtype of the weights.
+        """Energies (N,) of the atoms, eV, in the dtype of the weights, or float64 where there are shifts.
 
         frames  unit quaternions (E, 4) with R ŷ = the direction of the edge, instead of those of nn/frames.py
         """
-        return self.energies(self.features(graph, frames))
+        return self.energies(self.features(graph, frames), graph.species)
 
     def energies_and_forces(self, graph: Graph, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energies (N,) eV, and forces (N, 3) eV/Å of the head; frames as above."""
         found = self.features(graph, frames)
         forces = self.force(found.atoms, found.edge, found.into, found.out, graph)
-        return self.energies(found), forces[:, 1:4]
+        return self.energies(found, graph.species), forces[:, 1:4]
 
-    def energies(self, found: Features) -> Tensor:
+    def energies(self, found: Features, species: Tensor) -> Tensor:
         """(N,) eV."""
-        out: Tensor = self.energy(found.atoms)
-        return out[:, 0] / self.config.atoms
+        out: Tensor = self.energy(found.atoms)[:, 0] / self.config.atoms
+        return out if self.scale_shift is None else self.scale_shift(out, species)
 
     def features(self, graph: Graph, frames: Tensor | None = None) -> Features:
         """All blocks; frames as in `forward`."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irrepc.errors import InputError
+from irrepc.models.nequip import scale_shift
 from irrepc.nn.degree_norm import NORMS, degree_norm
 from irrepc.nn.frames import directions, frame_quaternions
 from irrepc.nn.graph import Graph, check_graph, edge_vectors
@@ -56,6 +57,7 @@ class ESENConfig:
     basis_size       radial functions
     envelope         whether messages fade at the cutoff; without, energies jump there
     grid             rings and points on a ring, an even number; 0 takes the network's own, which is coarse
+    scales, shifts   eV, one for each species: E_i = scale e_i + shift, in float64; none: E_i = e_i, as published
     """
 
     species: tuple[int, ...]
@@ -73,6 +75,8 @@ class ESENConfig:
     basis_size: int = 64
     envelope: bool = True
     grid: int = 0
+    scales: tuple[float, ...] = ()
+    shifts: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.species)
@@ -91,6 +95,8 @@ class ESENConfig:
             ("basis", self.basis in ("gaussian", "bessel"), "gaussian or bessel"),
             ("basis_size", self.basis_size >= 2, "an integer >= 2"),
             ("grid", self.grid % 2 == 0 and (self.grid == 0 or self.grid > 2 * self.lmax), "0, or even and > 2 lmax"),
+            ("scales", len(self.scales) in (0, count), f"{count} numbers, one for each species, or none"),
+            ("shifts", len(self.shifts) in (0, count), f"{count} numbers, one for each species, or none"),
         )
         for name, kept, expected in rules:
             if not kept:
@@ -288,20 +294,21 @@ class ESEN(nn.Module):
         self.config, self.cutoff, self.species = config, config.cutoff, config.species
         self.backbone = Backbone(config, backend)
         self.energy = energy_perceptron(config.channels, config.hidden)
+        self.scale_shift = scale_shift(config.scales, config.shifts, len(config.species))
         initialise(self, dtype, seed)
 
     def forward(self, graph: Graph, frames: Tensor | None = None) -> Tensor:
-        """Energies (N,) of the atoms, eV, in the dtype of the weights.
+        """Energies (N,) of the atoms, eV, in the dtype of the weights, or float64 where there are shifts.
 
         frames  unit quaternions (E, 4) with R ŷ = the direction of the edge, instead of those of nn/frames.py. Only
                 with the activation s2 does anything depend on them; no derivative goes through them.
         """
-        return self.energies(self.backbone(graph, frames))
+        return self.energies(self.backbone(graph, frames), graph.species)
 
-    def energies(self, x: Tensor) -> Tensor:
-        """Features of atoms -> energies (N,)."""
-        out: Tensor = self.energy(x[:, : self.config.channels])
-        return out.squeeze(-1)
+    def energies(self, x: Tensor, species: Tensor) -> Tensor:
+        """Features and species of atoms -> energies (N,)."""
+        out: Tensor = self.energy(x[:, : self.config.channels]).squeeze(-1)
+        return out if self.scale_shift is None else self.scale_shift(out, species)
 
     def extra_repr(self) -> str:
         """The configuration, for repr."""
@@ -329,7 +336,7 @@ class DirectESEN(nn.Module):
         """Energies (N,) eV and forces (N, 3) eV/Å of the head."""
         x = self.potential.backbone(graph, frames)
         forces = self.force(x[:, : 4 * self.config.channels])
-        return self.potential.energies(x), forces[:, 1:]
+        return self.potential.energies(x, graph.species), forces[:, 1:]
 
 
 def initialise(model: nn.Module, dtype: torch.dtype, seed: int) -> None:

@@ -204,6 +204,11 @@ class ScaleShift(nn.Module):
         return self
 
 
+def scale_shift(scales: tuple[float, ...], shifts: tuple[float, ...], species: int) -> ScaleShift | None:
+    """What the numbers of a configuration say, 1 and 0 where one is left out; None where both are."""
+    return ScaleShift(scales or (1.0,) * species, shifts or (0.0,) * species) if scales or shifts else None
+
+
 class NequIP(nn.Module):
     """Energies of atoms from a graph.
 

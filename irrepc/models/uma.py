@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from irrepc.errors import InputError
 from irrepc.models.esen import Backbone, Block, ESENConfig, energy_perceptron, initialise
+from irrepc.models.nequip import scale_shift
 from irrepc.nn.graph import Graph
 
 EMBEDDINGS = ("waves", "affine", "table")
@@ -159,6 +160,7 @@ class UMA(nn.Module):
         self.backbone = Backbone(config, backend)
         self.systems = SystemEmbedding(config)
         self.energy = energy_perceptron(config.channels, config.hidden)
+        self.scale_shift = scale_shift(config.scales, config.shifts, len(config.species))
         initialise(self, dtype, seed)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -167,7 +169,7 @@ class UMA(nn.Module):
                     parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
 
     def forward(self, graph: Graph, systems: Systems | None = None) -> Tensor:
-        """Energies (N,) of the atoms, eV, in the dtype of the weights.
+        """Energies (N,) of the atoms, eV, in the dtype of the weights, or float64 where there are shifts.
 
         systems  of the B structures, or one for all of them; without: neutral, spin not given, the first data set.
                  Raises InputError when there are others, or numbers without a row in the table.
@@ -183,8 +185,8 @@ class UMA(nn.Module):
             x = x + block.edge_wise(block.norm_1(x) + known, edge, into, out, graph)
             x = self._balanced(x + block.atom_wise(block.norm_2(x)), systems, graph)
         scalars = backbone.norm(x)[:, : self.config.channels]
-        energies: Tensor = self.energy(scalars)
-        return energies.squeeze(-1)
+        energies: Tensor = self.energy(scalars).squeeze(-1)
+        return energies if self.scale_shift is None else self.scale_shift(energies, graph.species)
 
     def _balanced(self, x: Tensor, systems: Systems, graph: Graph) -> Tensor:
         """Held channels moved, by the same for every atom of a structure, to their sum."""

@@ -1,6 +1,6 @@
-"""Files of labelled frames: our own .npz, extended XYZ through ASE, and the ethanol set that is shipped.
+"""Files of labelled frames: our own .npz, what ASE reads, and the ethanol set that is shipped.
 
-NumPy only; ASE is asked for when an extended XYZ file is read, and not before.
+NumPy only; ASE is asked for when one of its files is read, and not before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irrepc.errors import IrrepcError, require
+from irrepc.errors import IrrepcError
 from irrepc.train.frames import (
     ForceStatistics,
     Frame,
@@ -25,6 +25,8 @@ from irrepc.train.frames import (
     reference_energies,
     split,
 )
+from irrepc.train.labels import Labels
+from irrepc.train.read import read_frames
 
 __all__ = [
     "ForceStatistics",
@@ -53,26 +55,25 @@ def ethanol(group: str = "train") -> Frames:
         return load_frames(path).group(group)
 
 
-def load_frames(path: str | os.PathLike[str]) -> Frames:
-    """Read frames from our own .npz (`save_frames`) or from extended XYZ (.xyz, .extxyz; needs ASE).
+def load_frames(path: str | os.PathLike[str], labels: Labels | None = None) -> Frames:
+    """Read frames from our own .npz (`save_frames`), extended XYZ, an ASE database or trajectory (these need ASE).
 
-    Extended XYZ: the labels are `energy` in the comment line and the columns `forces`, in eV and eV/Å, and, where there
-    is one, `stress` in eV/Å³; `config_type` becomes the group. A lone atom needs no forces, since they vanish.
-    Nothing is unpickled. Raises IrrepcError, with the file and the frame's index (from 0), for a missing label, a value
-    that is not finite, a wrong shape, and for an empty or unreadable file; MissingExtraError where ASE is missing.
+    labels: names and units; without, `energy` (eV), `forces` (eV/Å) and, where there is one, `stress` (eV/Å³).
+    `config_type` becomes the group. A lone atom needs no forces, since they vanish. Nothing is unpickled.
+    Raises IrrepcError, with the file and the frame's index (from 0), for a missing label, a value that is not finite, a
+    wrong shape, and for an empty or unreadable file; MissingExtraError where ASE is missing.
     """
     file = Path(path)
-    readers = {".npz": _read_npz, ".xyz": _read_extended_xyz, ".extxyz": _read_extended_xyz}
-    if file.suffix not in readers:
-        raise IrrepcError(
-            f"load_frames: got {file}, of suffix {file.suffix!r}; expected one of {', '.join(readers)}; convert it, "
-            "for instance with ase.io."
-        )
-    if not file.is_file():
-        raise IrrepcError(f"load_frames: got {file}, which is no file; expected a file of frames; check the path.")
-    frames = readers[file.suffix](file)
-    expect_frames(frames, f"load_frames: {file}")
-    return frames
+    if file.suffix == ".npz" and file.is_file():
+        frames = _read_npz(file)
+        expect_frames(frames, f"load_frames: {file}")
+        return frames
+    found = []
+    for frame in read_frames(file, labels or Labels()):
+        if isinstance(frame, IrrepcError):
+            raise frame
+        found.append(frame)
+    return Frames(tuple(found), f"file {file.name}")
 
 
 def save_frames(path: str | os.PathLike[str], frames: Frames) -> None:
@@ -85,7 +86,7 @@ def save_frames(path: str | os.PathLike[str], frames: Frames) -> None:
     expect_frames(frames, "save_frames")
     if file.suffix != ".npz":
         raise IrrepcError(f"save_frames: got {file}, of suffix {file.suffix!r}; expected .npz; rename it.")
-    absent = np.full((3, 3), np.nan)  # in the file only: a frame without a cell or without a stress
+    absent = np.full((3, 3), np.nan)  # in the file only: a frame without a cell or a stress, as without forces
     arrays: dict[str, NDArray[Any]] = {
         "format": np.array(_FORMAT),
         "provenance": np.array(frames.provenance),
@@ -147,7 +148,7 @@ def _read_npz(file: Path) -> Frames:
                 numbers=arrays["numbers"][rows],
                 positions=arrays["positions"][rows],
                 energy=arrays["energy"][index],
-                forces=arrays["forces"][rows],
+                forces=None if np.isnan(arrays["forces"][rows]).all() else arrays["forces"][rows],
                 pbc=np.atleast_1d(arrays["pbc"][index]).tolist(),
                 cell=arrays["cell"][index],
                 stress=None if np.isnan(stress).all() else stress,
@@ -156,47 +157,3 @@ def _read_npz(file: Path) -> Frames:
             )
         )
     return Frames(tuple(frames), str(arrays["provenance"][0]))
-
-
-def _read_extended_xyz(file: Path) -> Frames:
-    reader = require("ase.io", "ase")
-    try:
-        structures = reader.read(file, index=":", format="extxyz")
-    except (OSError, ValueError, KeyError, IndexError, AssertionError) as error:
-        raise IrrepcError(
-            f"load_frames: got {file}, which ASE cannot read ({error}); expected extended XYZ; correct the file."
-        ) from error
-    frames = []
-    for index, atoms in enumerate(structures):
-        where = f"load_frames: {file}, frame {index}"
-        # ASE moves the columns and entries whose names it knows into a calculator that only remembers.
-        labels = {} if atoms.calc is None else dict(atoms.calc.results)
-        if len(atoms) == 1 and not atoms.pbc.any():
-            labels.setdefault("forces", np.zeros((1, 3)))
-        missing = [name for name in ("energy", "forces") if name not in labels]
-        if missing:
-            found = sorted({*labels, *atoms.info, *atoms.arrays} - {"numbers", "positions"})
-            raise IrrepcError(
-                f"{where}: got no {' and no '.join(missing)} among {found}; expected 'energy' in the comment line (eV) "
-                "and the columns 'forces' (eV/Å); rename them in the file, or leave out frames without labels."
-            )
-        frames.append(
-            Frame.of(
-                numbers=atoms.numbers,
-                positions=atoms.positions,
-                energy=labels["energy"],
-                forces=labels["forces"],
-                pbc=atoms.pbc.tolist(),
-                cell=atoms.cell.array,
-                stress=_full_stress(labels["stress"]) if "stress" in labels else None,
-                group=str(atoms.info.get("config_type", "")),
-                where=where,
-            )
-        )
-    return Frames(tuple(frames), f"extended XYZ file {file.name}")
-
-
-def _full_stress(stress: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3, 3) from Voigt order xx, yy, zz, yz, xz, xy, in which ASE hands over the six numbers."""
-    xx, yy, zz, yz, xz, xy = stress
-    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])

@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from irrepc.errors import InputError, IrrepcError
+from irrepc.errors import InputError
 from irrepc.models.checkpoint import Network
-from irrepc.models.potential import Prediction, energy_and_forces
-from irrepc.train.batches import Labelled, join, label
+from irrepc.models.potential import energy_and_forces
+from irrepc.train.average import Average
+from irrepc.train.batches import join, label
 from irrepc.train.evaluate import Errors, evaluate
 from irrepc.train.frames import Frames, force_statistics
+from irrepc.train.losses import Tally, TrainingError, Weights, counts_of, differences, loss_of
+from irrepc.train.rates import Rate
 
 Progress = Callable[[float, "Epoch | None"], None]
 
-_WARM_UP = 0.02  # part of the budget in which the learning rate rises: Adam's first steps know no variance yet
+_BUDGET = 1_000_000  # in these parts the schedule counts what is used of the epochs or of the time
+_WARM_UP = 20_000  # of them, in which the learning rate rises: Adam's first steps know no variance yet
 _LAST = 0.01  # of the learning rate, where the cosine ends
-
-
-class TrainingError(IrrepcError):
-    """A training that cannot go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,28 +83,29 @@ def fit(
     singles, scale = label(train, model), force_statistics(train).root_mean_square or 1.0
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(weights, lr=learning_rate)
-    average = _Average(weights, averaging)
+    average = Average(weights, averaging)
+    schedule, parts = Rate("cosine", _WARM_UP, _BUDGET, _LAST), Weights(energy_weight, force_weight)
     generator = np.random.default_rng(seed)
     done: list[Epoch] = []
     steps, start, part, stopped = 0, time.perf_counter(), 0.0, "budget"
     per_epoch = math.ceil(len(singles) / batch_size)
     try:
         while part < 1.0:
-            differences = []
+            tally = Tally()
             for batch in np.array_split(generator.permutation(len(singles)), per_epoch):
-                rate = learning_rate * _schedule(part)
+                rate = learning_rate * schedule.at(round(part * schedule.steps))
                 optimizer.param_groups[0]["lr"] = rate
                 batched = join([singles[int(i)] for i in batch])
                 found = energy_and_forces(model, batched.graph, create_graph=True)
-                energy, forces = _differences(found, batched)
-                loss = energy_weight * energy.square().mean() + force_weight * forces.square().mean()
+                gaps = differences(found, batched)
+                loss = loss_of(gaps, counts_of(gaps), parts, "square", scale)
                 _expect_finite(loss, len(done) + 1, batch)
                 optimizer.zero_grad()
-                (loss / scale**2).backward()  # type: ignore[no-untyped-call]
+                loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(weights, max_norm)
                 optimizer.step()
                 average.update(weights)
-                differences.append((energy.detach().double().cpu().numpy(), forces.detach().double().cpu().numpy()))
+                tally.add(gaps)
                 steps += 1
                 elapsed = time.perf_counter() - start
                 part = max(steps / (per_epoch * epochs) if epochs else 0.0, elapsed / seconds if seconds else 0.0)
@@ -115,8 +115,7 @@ def fit(
                     break
             with average.in_place(weights):
                 validated = evaluate(model, validation, batch_size=5 * batch_size).errors
-            trained = Errors.of(*(np.concatenate(side) for side in zip(*differences, strict=True)))
-            done.append(Epoch(len(done) + 1, time.perf_counter() - start, rate, trained, validated))
+            done.append(Epoch(len(done) + 1, time.perf_counter() - start, rate, Errors.read(tally), validated))
     except KeyboardInterrupt:
         stopped = "interrupt"
     finally:
@@ -130,58 +129,10 @@ def warm_up(model: Network, frames: Frames) -> float:
     """One step's arithmetic without the step, so that kernels are compiled before a clock runs; its seconds."""
     start = time.perf_counter()
     batched = join(label(frames, model)[:2])
-    energy, forces = _differences(energy_and_forces(model, batched.graph, create_graph=True), batched)
-    loss = energy.square().mean() + forces.square().mean()
+    gaps = differences(energy_and_forces(model, batched.graph, create_graph=True), batched)
+    loss = loss_of(gaps, counts_of(gaps), Weights(), "square", 1.0)
     torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
     return time.perf_counter() - start
-
-
-class _Average:
-    """A running average of weights, w̄ ← d w̄ + (1 - d) w, in which the first steps weigh less."""
-
-    def __init__(self, weights: list[torch.nn.Parameter], decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.values = [weight.detach().clone() for weight in weights]
-
-    def update(self, weights: list[torch.nn.Parameter]) -> None:
-        self.steps += 1
-        decay = min(self.decay, self.steps / (self.steps + 9))
-        for value, weight in zip(self.values, weights, strict=True):
-            value.lerp_(weight.detach(), 1 - decay)
-
-    @contextmanager
-    def in_place(self, weights: list[torch.nn.Parameter]) -> Iterator[None]:
-        """The model with the averaged weights, for as long as the block lasts."""
-        present = [weight.detach().clone() for weight in weights]
-        self.keep(weights)
-        try:
-            yield
-        finally:
-            _write(weights, present)
-
-    def keep(self, weights: list[torch.nn.Parameter]) -> None:
-        """Write the average into the model."""
-        _write(weights, self.values)
-
-
-def _write(weights: list[torch.nn.Parameter], values: list[Tensor]) -> None:
-    with torch.no_grad():
-        for weight, value in zip(weights, values, strict=True):
-            weight.copy_(value)
-
-
-def _differences(found: Prediction, batched: Labelled) -> tuple[Tensor, Tensor]:
-    """To the labels: energies per atom (B,) eV, forces (N, 3) eV/Å."""
-    atoms = torch.bincount(batched.graph.batch, minlength=batched.graph.num_graphs)
-    return (found.energy - batched.energy) / atoms, found.forces - batched.forces
-
-
-def _schedule(part: float) -> float:
-    """The learning rate over its largest, when this part of the budget is used."""
-    if part < _WARM_UP:
-        return 0.1 + 0.9 * part / _WARM_UP
-    fallen = (part - _WARM_UP) / (1 - _WARM_UP)
-    return _LAST + (1 - _LAST) * 0.5 * (1 + math.cos(math.pi * min(fallen, 1.0)))
 
 
 def _expect_finite(loss: Tensor, epoch: int, batch: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:

@@ -24,7 +24,7 @@ class Frame:
     numbers: Int  # (atoms,) atomic numbers, hydrogen is 1
     positions: Float  # (atoms, 3) Å
     energy: float  # eV, of the whole structure
-    forces: Float  # (atoms, 3) eV/Å, minus the gradient of the energy
+    forces: Float | None  # (atoms, 3) eV/Å, minus the gradient of the energy; None where they are not known
     pbc: tuple[bool, bool, bool]  # periodic along each cell vector
     cell: Float | None  # (3, 3) Å, rows are the cell vectors; None exactly where nothing is periodic
     stress: Float | None  # (3, 3) eV/Å³, dE/dstrain over the volume (positive under tension, as in ASE)
@@ -36,7 +36,7 @@ class Frame:
         numbers: ArrayLike,
         positions: ArrayLike,
         energy: float,
-        forces: ArrayLike,
+        forces: ArrayLike | None,
         *,
         pbc: Sequence[bool] = (False, False, False),
         cell: ArrayLike | None = None,
@@ -70,7 +70,7 @@ class Frame:
             numbers=species,
             positions=_checked(positions, (atoms, 3), "positions", where),
             energy=float(_checked(energy, (), "energy", where)),
-            forces=_checked(forces, (atoms, 3), "forces", where),
+            forces=None if forces is None else _checked(forces, (atoms, 3), "forces", where),
             pbc=(bool(pbc[0]), bool(pbc[1]), bool(pbc[2])),
             cell=box,
             stress=None if stress is None else _checked(stress, (3, 3), "stress", where),
@@ -126,8 +126,8 @@ class Frames:
 
     @property
     def forces(self) -> Float:
-        """(atoms of all frames, 3) eV/Å, float64, frame after frame."""
-        return np.concatenate([frame.forces for frame in self.frames] or [np.zeros((0, 3))])
+        """(atoms of all frames, 3) eV/Å, float64, frame after frame; NaN where a frame has none."""
+        return np.concatenate([forces_or_nan(frame) for frame in self.frames] or [np.zeros((0, 3))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +141,12 @@ class ForceStatistics:
 
 
 def force_statistics(frames: Frames) -> ForceStatistics:
-    """Statistics over every atom of every frame; raises IrrepcError when there are no frames."""
+    """Statistics over every atom of every frame that has forces; raises IrrepcError when there are none."""
     expect_frames(frames, "force_statistics")
     forces = frames.forces
+    forces = forces[np.isfinite(forces).all(1)]
+    if not len(forces):
+        raise IrrepcError("force_statistics: got no forces; expected those of one frame at least; give labelled frames")
     return ForceStatistics(
         components=forces.size,
         mean_absolute=float(np.abs(forces).mean()),
@@ -182,6 +185,11 @@ def split(frames: Frames, sizes: Sequence[int], seed: int) -> tuple[Frames, ...]
     order = np.random.default_rng(seed).permutation(len(frames))
     ends = [sum(sizes[:part]) for part in range(len(sizes) + 1)]
     return tuple(frames.select(order[ends[part] : ends[part + 1]]) for part in range(len(sizes)))
+
+
+def forces_or_nan(frame: Frame) -> Float:
+    """(atoms, 3) eV/Å, NaN where the frame has none: what arrays of many frames hold."""
+    return np.full((len(frame.numbers), 3), np.nan) if frame.forces is None else frame.forces
 
 
 def expect_frames(frames: Frames, where: str) -> None:

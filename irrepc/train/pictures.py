@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from irrepc.train.evaluate import Evaluation
 from irrepc.train.fit import History
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-_MARKS = ((BLUE, "o"), (ORANGE, "^"), (GREEN, "s"))
+MARKS = ((BLUE, "o"), (ORANGE, "^"), (GREEN, "s"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
 _STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -45,16 +45,18 @@ def energy_parity(evaluations: Mapping[str, Evaluation]) -> bytes:
 
 def force_parity(evaluations: Mapping[str, Evaluation]) -> bytes:
     """Force components, model against label, with the differences below."""
-    pairs = {group: (e.force_labels.ravel(), e.forces.ravel()) for group, e in evaluations.items()}
-    notes = {group: f"MAE {e.errors.force_mae:.1f} meV/Å" for group, e in evaluations.items()}
+    known = {g: e for g, e in evaluations.items() if np.isfinite(e.force_labels).any()}
+    rows = {group: np.isfinite(e.force_labels).all(1) for group, e in known.items()}
+    pairs = {group: (e.force_labels[rows[group]].ravel(), e.forces[rows[group]].ravel()) for group, e in known.items()}
+    notes = {group: f"MAE {e.errors.force_mae:.1f} meV/Å" for group, e in known.items()}
     return _parity(pairs, notes, "force component", "eV/Å", "meV/Å", 1e3, "Forces", 5)
 
 
 def learning_curve(history: History, force_spread: float) -> bytes:
     """Errors of forces and energies over the epochs; force_spread: mean absolute label, meV/Å."""
     epochs = [e.number for e in history.epochs]
-    with _style():
-        figure, axes = _figure(10, 4.2, columns=2)
+    with style():
+        figure, axes = new_figure(10, 4.2, columns=2)
         sides = (
             (axes[0], "force_mae", "force MAE / meV/Å", "Forces"),
             (axes[1], "energy_mae", "energy MAE / meV per atom", "Energies"),
@@ -65,19 +67,19 @@ def learning_curve(history: History, force_spread: float) -> bytes:
                 mark = "o" if len(epochs) < 40 else ""
                 axis.plot(epochs, values, line, color=colour, marker=mark, markersize=4, label=what)
             axis.set(xlabel="epoch", ylabel=label, title=title, yscale="log")
-            _plain_log(axis.yaxis)
+            plain_log(axis.yaxis)
         axes[0].axhline(force_spread, color=ORANGE, linestyle=":", label="mean |force| of the labels")
         axes[0].legend()
         axes[1].legend()
-        return _png(figure)
+        return png(figure)
 
 
 def energy_drift(run: Trajectory) -> bytes:
     """How the energy moves between its two kinds at first, and the total energy over the whole run."""
     early = run.time <= min(0.15, run.time[-1])
     potential, kinetic, total = (1e3 * (e - e.mean()) / run.atoms for e in (run.potential, run.kinetic, run.total))
-    with _style():
-        figure, (above, below) = _figure(10, 6.6, rows=2)
+    with style():
+        figure, (above, below) = new_figure(10, 6.6, rows=2)
         above.plot(run.time[early], potential[early], "--", color=BLUE, label="potential")
         above.plot(run.time[early], kinetic[early], color=ORANGE, label="kinetic")
         above.plot(run.time[early], total[early], color="black", linewidth=2, label="total")
@@ -91,7 +93,7 @@ def energy_drift(run: Trajectory) -> bytes:
         below.set(xlabel="time / ps", ylabel="E − mean / meV per atom", title="The whole run, enlarged")
         below.margins(x=0.01, y=0.3)
         below.legend(ncols=2, loc="upper right")
-        return _png(figure)
+        return png(figure)
 
 
 def coupling_sparsity(lmax: int) -> bytes:
@@ -106,8 +108,8 @@ def coupling_sparsity(lmax: int) -> bytes:
         for l1, l2, l3 in fresh:
             for i, j, _ in w3j(l1, l2, l3):
                 counts[l1 * l1 + i, l2 * l2 + j] += 1
-    with _style():
-        figure, (left, right) = _figure(11, 5, columns=2, ratios=(1.25, 1))
+    with style():
+        figure, (left, right) = new_figure(11, 5, columns=2, ratios=(1.25, 1))
         left.grid(False)
         image = left.imshow(counts, cmap="cividis", origin="lower")
         starts = [l * l for l in range(lmax + 2)]
@@ -127,7 +129,7 @@ def coupling_sparsity(lmax: int) -> bytes:
         right.grid(False, axis="x")
         right.set(xlabel="all couplings up to degree", ylabel="entries that are not zero / %", ylim=(0, 112))
         right.set_title("What unrolled code computes")
-        return _png(figure)
+        return png(figure)
 
 
 def _parity(
@@ -141,15 +143,15 @@ def _parity(
     mark_size: float,
 ) -> bytes:
     """The axes of the upper picture have the same ends; the lower one enlarges the differences by its own scale."""
-    with _style():
-        figure, (above, below) = _figure(6.6, 8.6, rows=2, ratios=(2.6, 1))
+    with style():
+        figure, (above, below) = new_figure(6.6, 8.6, rows=2, ratios=(2.6, 1))
         both = np.concatenate([np.concatenate(pair) for pair in pairs.values()])
         margin = 0.04 * (both.max() - both.min())
         ends = (both.min() - margin, both.max() + margin)
         above.plot(ends, ends, color=GREY, linewidth=1, zorder=0)
         # the widest set first, so that it does not hide the others
         order = sorted(pairs, key=lambda group: -float(np.ptp(pairs[group][0])))
-        for group, (colour, mark) in zip(order, _MARKS, strict=False):
+        for group, (colour, mark) in zip(order, cycle(MARKS), strict=False):
             label, answer = pairs[group]
             look = {"s": mark_size, "color": colour, "marker": mark, "alpha": 0.6, "linewidths": 0}
             above.scatter(label, answer, label=f"{group}: {notes[group]}", **look)
@@ -160,10 +162,10 @@ def _parity(
             handle.set_alpha(1)
         below.axhline(0, color=GREY, linewidth=1, zorder=0)
         below.set(xlabel=f"label: {quantity} / {unit}", ylabel=f"model − label / {difference_unit}", xlim=ends)
-        return _png(figure)
+        return png(figure)
 
 
-def _plain_log(axis: Any) -> None:
+def plain_log(axis: Any) -> None:
     """Ticks at 1, 2, 5, 10, … written as numbers: a curve rarely spans more than two decades."""
     ticker = require("matplotlib.ticker", "plot")
     axis.set_major_locator(ticker.LogLocator(base=10, subs=(1, 2, 5)))
@@ -171,11 +173,12 @@ def _plain_log(axis: Any) -> None:
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _style() -> Any:
+def style() -> Any:
+    """The look of all pictures, for a block."""
     return require("matplotlib", "plot").rc_context(_STYLE)
 
 
-def _figure(
+def new_figure(
     width: float, height: float, *, rows: int = 1, columns: int = 1, ratios: tuple[float, ...] | None = None
 ) -> tuple[Any, Any]:
     """A figure of its own (inches), that no global state of matplotlib knows, and its axes."""
@@ -184,7 +187,8 @@ def _figure(
     return figure, figure.subplots(rows, columns, gridspec_kw={key: ratios} if ratios else None)
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """The figure as a file's bytes."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
