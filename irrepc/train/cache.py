@@ -24,7 +24,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from irrepc.errors import InputError, IrrepcError
-from irrepc.nn.graph import Graph, Index
+from irrepc.nn.graph import Graph, Index, pairs_of
 from irrepc.nn.neighbours import NeighbourList, neighbours, species_of
 from irrepc.train.batches import Labelled
 from irrepc.train.examine import Look, look, overlap
@@ -136,14 +136,16 @@ class FrameSet:
         senders, receivers, order = whole("sender"), whole("receiver"), whole("order")
         steps = torch.arange(atoms + 1)
         positions = torch.from_numpy(np.array(arrays["position"][rows])).to(dtype)
+        shifts = whole("shift")
         graph = Graph(
             positions,
             torch.from_numpy(species_of(arrays["number"][rows], species)),
             Index(senders, order, torch.searchsorted(senders[order], steps)),
             Index(receivers, torch.arange(len(receivers)), torch.searchsorted(receivers, steps)),
-            torch.from_numpy(arrays["shift"][edges].astype(np.float64)).to(dtype),
+            shifts.to(dtype),
             torch.from_numpy(np.array(arrays["cell"][index]).reshape(1, 3, 3)).to(dtype),
             torch.zeros(atoms, dtype=torch.int64),
+            pairs_of(senders, receivers, shifts, atoms),
         )
         return Labelled(
             graph,
