@@ -90,11 +90,15 @@ class Loop:
     ) -> None:
         self.indices, self.extents, self.made = indices, tuple(extents), None
         if indices:
-            self.counts = {name: index[2].size(0) - 1 for name, index in zip(s.indices, indices, strict=True)}
-            self.counts[None] = indices[0][0].size(0)
+            counts: dict[str | None, Any] = {None: indices[0][0].shape[0]}
+            for name, index in zip(s.indices, indices, strict=True):
+                counts[name] = index[2].shape[0] - 1
+            self.counts = counts
+        elif s.inputs[0].rows is not None:
+            self.counts = {None: operands[0].shape[0]}
         else:
             own = (t for a, t in zip(s.inputs, operands, strict=True) if a.rows is not None and t is not None)
-            self.counts = {None: next(own).size(0)}
+            self.counts = {None: next(own).shape[0]}
 
     counts: dict[str | None, Any]
     made: Any

@@ -117,53 +117,70 @@ def _links(module: ModuleType, name: str, forward: Signature, implement: Impleme
 # ── eager calls ──────────────────────────────────────────────────────────────────────────────────
 
 
+def private(name: str, otherwise: Callable[..., bool]) -> Callable[..., bool]:
+    """A function that torch does not promise to keep; where it is gone, what is always right, if slower."""
+    found: Callable[..., bool] = getattr(torch._C, name, otherwise)
+    return found
+
+
+TRANSFORMED = private("_are_functorch_transforms_active", lambda: True)
+"""Whether torch.func may be at work; then calls take the way that it understands."""
+USED = private("_will_engine_execute_node", lambda node: True)
+"""Whether this pass of autograd will use what goes to a node."""
+LEAF = "torch::autograd::AccumulateGrad"
+
+
 def _eager(link: _Link, following: Order) -> Order:
     """One order for eager calls: the dispatcher costs more than a small kernel; torch is asked for gradients only."""
-    run = link.run
+    run, has_cotangents = link.run, link.signature.cotangents > 0
 
-    class Differentiable(torch.autograd.Function):
-        @staticmethod
-        def forward(wanted: Wanted, loop: Loop, *operands: Any) -> Any:
-            return tuple(run(wanted, loop, operands))
+    def backward(ctx: Any, *cotangents: torch.Tensor | None) -> Any:
+        saved = ctx.saved_tensors
+        used = _used(ctx, saved, ctx.needs_input_grad[2:])
+        return (None, None, *_gradients(ctx.loop, saved, cotangents, used, following))
 
-        @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            _save(ctx, inputs[1], inputs[2:])
+    def forward(ctx: Any, wanted: Wanted, loop: Loop, *operands: Any) -> Any:
+        _save(ctx, loop, operands)
+        return tuple(run(wanted, loop, operands))
 
-        @staticmethod
-        def backward(ctx: Any, *cotangents: torch.Tensor | None) -> Any:
-            return (None, None, *_gradients(ctx, cotangents, _used(ctx, ctx.needs_input_grad[2:]), following))
+    def forward_alone(wanted: Wanted, loop: Loop, *operands: Any) -> Any:
+        return tuple(run(wanted, loop, operands))
 
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _save(ctx, inputs[1], inputs[2:])
+
+    quick = _function(forward=forward, backward=backward)
+    transformable = _function(forward=forward_alone, setup_context=setup_context, backward=backward)
     # Function.apply inspects signatures for defaults, 20 µs, and then calls this one; torch.func alone needs it.
-    apply = super(torch.autograd.Function, Differentiable).apply
+    apply = super(torch.autograd.Function, quick).apply
 
     def call(wanted: Wanted, loop: Loop, operands: Sequence[Any]) -> Sequence[Any]:
-        wanted = _nonzero(link, wanted, operands)
-        if torch._C._are_functorch_transforms_active():
-            return Differentiable.apply(wanted, loop, *operands)  # type: ignore[no-any-return, no-untyped-call]
+        if has_cotangents:
+            wanted = _nonzero(link, wanted, operands)
+        if TRANSFORMED():
+            return transformable.apply(wanted, loop, *operands)  # type: ignore[no-any-return]
         if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in operands]):
-            return apply(wanted, loop, *operands)  # type: ignore[no-any-return, no-untyped-call]
+            return apply(wanted, loop, *operands)  # type: ignore[no-any-return]
         return run(wanted, loop, operands)
 
     return call
 
 
-def _used(ctx: Any, needed: Sequence[bool]) -> list[bool]:
+def _function(**methods: Callable[..., Any]) -> Any:
+    """An autograd function with these methods."""
+    return type("Differentiable", (torch.autograd.Function,), {k: staticmethod(m) for k, m in methods.items()})
+
+
+def _used(ctx: Any, saved: Sequence[Any], needed: Sequence[bool]) -> list[bool]:
     """Of the gradients that operands need, those this pass of autograd uses: autograd.grad may ask for few inputs.
 
     Of a leaf torch does not tell; then the gradient is made.
     """
-    if torch._C._are_functorch_transforms_active():
+    if TRANSFORMED():
         return list(needed)
     edges = iter(ctx.next_functions)  # one for each argument that is a tensor
-    nodes: list[Any] = [next(edges)[0] if present else None for present in ctx.present]
-    return [
-        need and (node.name() == LEAF or torch._C._will_engine_execute_node(node))
-        for need, node in zip(needed, nodes, strict=True)
-    ]
-
-
-LEAF = "torch::autograd::AccumulateGrad"
+    nodes: list[Any] = [None if t is None else next(edges)[0] for t in saved]
+    return [need and (node.name() == LEAF or USED(node)) for need, node in zip(needed, nodes, strict=True)]
 
 
 # ── operators ────────────────────────────────────────────────────────────────────────────────────
@@ -258,7 +275,8 @@ def _backward(s: Signature, following: Order) -> Callable[..., tuple[Any, ...]]:
 
     def backward(ctx: Any, cotangents: Sequence[torch.Tensor | None]) -> tuple[Any, ...]:
         given = [g if want else None for g, want in zip(cotangents, ctx.wanted, strict=True)]
-        return (*_gradients(ctx, given, ctx.needs_input_grad[:n], following), *(None,) * others)
+        found = _gradients(ctx.loop, ctx.saved_tensors, given, ctx.needs_input_grad[:n], following)
+        return (*found, *(None,) * others)
 
     return backward
 
@@ -270,16 +288,19 @@ def _save(ctx: Any, loop: Loop, operands: Sequence[Any]) -> None:
     """Keep what the backward takes; indices have no derivative and no versions."""
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*operands)
-    ctx.present = [t is not None for t in operands]
     ctx.loop = loop
 
 
 def _gradients(
-    ctx: Any, cotangents: Sequence[torch.Tensor | None], needed: Sequence[bool], following: Order
+    loop: Loop,
+    saved: Sequence[Any],
+    cotangents: Sequence[torch.Tensor | None],
+    needed: Sequence[bool],
+    following: Order,
 ) -> Sequence[Any]:
     """The next order applied to what was saved and the cotangents; None for what is not needed or zero."""
     if True in needed and any([g is not None for g in cotangents]):
-        return following(needed, ctx.loop, (*ctx.saved_tensors, *cotangents))
+        return following(needed, loop, (*saved, *cotangents))
     return (None,) * len(needed)
 
 
