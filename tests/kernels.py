@@ -26,16 +26,16 @@ from irrepc.algebra.so2_recipe import OrderGateRecipe, RotateBackRecipe, RotateR
 from irrepc.ir.kernel import Kernel, Operand
 
 ROWS = 4
-SIZES = {"sender": 3, "receiver": 2, "species": 3}
+SIZES = {"sender": 3, "receiver": 2, "species": 3, "pair": 3}
 EXTENTS = {"u": 2, "u1": 1, "v": 3, "k": 2, "k1": 3, "h": 2}
 
 
-def convolution(irreps: str, lmax: int, allowed: str | None = None) -> ProductRecipe:
+def convolution(irreps: str, lmax: int, allowed: str | None = None, weights: str = "row") -> ProductRecipe:
     """A fused convolution of features with harmonics."""
     left, _ = labels(Irreps.of(irreps), "u")
     right, _ = labels(Irreps.spherical_harmonics(lmax), "v", scalar_ones=True)
     out, paths = uvu_paths(left, right, None if allowed is None else Irreps.of(allowed))
-    return ProductRecipe(left, right, out, paths, weights="row", fused=True)
+    return ProductRecipe(left, right, out, paths, weights=weights, fused=True)
 
 
 def crossed() -> ProductRecipe:
@@ -64,6 +64,7 @@ RECIPES: dict[str, Recipe] = {
     "product": read_product("1o x 2e -> 1o"),
     "convolution": convolution("2x0e+2x1o", 1),
     "convolution, two widths": convolution("2x0e+1x1o", 1, "0e+1o"),
+    "convolution, weights by pair": convolution("2x0e+1x1o", 1, "0e+1o", "pair"),
     "crossed": crossed(),
     "linear": LinearRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0], labels(Irreps.of("2x0e+3x1o"), "k")[0]),
     "gate": GateRecipe(labels(Irreps.of("2x0e+1x1o"), "u")[0]),

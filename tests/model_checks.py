@@ -26,7 +26,7 @@ from torch import Tensor
 
 from irrepc.models.checkpoint import load_model, save_model
 from irrepc.models.potential import Prediction, energy_and_forces, predict
-from irrepc.nn.graph import Graph, batch
+from irrepc.nn.graph import Graph, batch, each_its_own
 from irrepc.nn.neighbours import graph_of_atoms
 from irrepc.nn.rotations import random_rotations
 
@@ -129,6 +129,12 @@ class ModelChecks:
         before = self.predict(model, atoms)
         expected = before._replace(energies=before.energies[order], forces=before.forces[order])
         self.assert_same(self.predict(model, atoms[order]), expected)
+
+    def test_pairs_save_work_and_nothing_else(self, model: Any, atoms: Atoms) -> None:
+        graph = self.graph(model, atoms)
+        directed = graph._replace(pairs=each_its_own(graph.num_edges))
+        stress = bool(atoms.pbc.all())
+        self.assert_same(predict(model, graph, stress=stress), predict(model, directed, stress=stress))
 
     def test_a_batch_is_its_structures(self, model: Any) -> None:
         parts = [*structures().values(), Atoms("O"), Atoms("HH", positions=[[0, 0, 0], [0, 0.74, 0]])]

@@ -89,7 +89,8 @@ class WignerRecipe:
 class ProductRecipe:
     """A Clebsch-Gordan tensor product of two sums of irreps along chosen paths.
 
-    weights      "row" (a weight for each row), "shared" (one for all rows) or "none"
+    weights      "row" (a weight for each row), "pair" (for each pair: the two edges of a bond have one; fused only),
+                 "shared" (one for all rows) or "none"
     fused        True for the convolution: left is read at the sender, the result added to the receiver
     component    True for coefficients √(2l+1)·w3j (unit variance per component), False for w3j itself
     apart        True for one output array for each run of blocks of the same irrep, component slow, then block, then
@@ -106,8 +107,10 @@ class ProductRecipe:
     apart: bool = False
 
     def __post_init__(self) -> None:
-        if self.weights not in ("row", "shared", "none"):
-            raise RecipeError(f"tensor_product: got weights {self.weights!r}; expected row, shared or none")
+        if self.weights not in ("row", "pair", "shared", "none"):
+            raise RecipeError(f"tensor_product: got weights {self.weights!r}; expected row, pair, shared or none")
+        if self.weights == "pair" and not self.fused:
+            raise RecipeError("tensor_product: got weights by pair without edges; expected a fused product")
         for path in self.paths:
             _check_path(self, path)
 
@@ -288,4 +291,4 @@ def _check_path(recipe: ProductRecipe, path: Path) -> None:
     if not set(c.axes) <= set(a.axes) | set(b.axes):
         raise RecipeError(f"tensor_product: path {path} gives channels {c.axes}; its inputs have {a.axes} and {b.axes}")
     if path.weighted and recipe.weights == "none":
-        raise RecipeError(f"tensor_product: path {path} is weighted, the recipe has no weights; expected row or shared")
+        raise RecipeError(f"tensor_product: path {path} is weighted, the recipe has no weights; give it some")

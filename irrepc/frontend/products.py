@@ -26,7 +26,8 @@ def tensor_product(recipe: ProductRecipe) -> Kernel:
     weight = Operand(
         "w",
         tuple(_weight_axes(recipe, p) for p in weighted),
-        row if recipe.weights == "row" else None,
+        {"row": row, "pair": "pair"}.get(recipe.weights),
+        "pair" if recipe.weights == "pair" else None,
         labels=tuple(path_label(recipe, p) for p in weighted),
     )
     starts = [_starts(side) for side in (recipe.left, recipe.right)]

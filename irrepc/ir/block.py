@@ -15,6 +15,9 @@ from irrepc.errors import KernelError
 from irrepc.ir.bundles import LOOP_LIMIT, bundles, loop_axes
 from irrepc.ir.kernel import Axes, Equation, Kernel, Operand, Ref, Term
 
+PAIR = "pair"
+"""The index of the pairs of atoms, each of which has an edge, or two of opposite directions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -107,12 +110,14 @@ def schedule(kernel: Kernel, limit: int = LOOP_LIMIT) -> Block:
 def split(kernel: Kernel) -> tuple[Kernel, ...]:
     """Cut a kernel so that each part scatters through one index only (or none); scattered outputs come first.
 
-    Rows of two indices or more are edges: their own outputs join the first scatter, whose loop meets every edge once
-    and shares what it reads and computes.  With one index (a species) the scatter may have very few rows to share out
-    among threads, so outputs of the loop's own rows stay by themselves.
+    Rows of two indices or more are edges: their own outputs join a scatter, whose loop meets every edge once and shares
+    what it reads and computes: that of pairs, else the first.  (Where gradients to nodes are not wanted, as of species,
+    the loop over pairs then does it all; where they are, measured, it makes no difference.)  With one index (a species)
+    the scatter may have very few rows to share out among threads, so outputs of the loop's own rows stay by themselves.
     """
     scatters = [o.index for o in kernel.outputs if o.index is not None]
-    return _cut(kernel, scatters[0] if scatters and len(kernel.indices) > 1 else None)
+    host = PAIR if PAIR in scatters else scatters[0] if scatters else None
+    return _cut(kernel, host if len(kernel.indices) > 1 else None)
 
 
 def split_by_index(kernel: Kernel) -> tuple[Kernel, ...]:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.errors import InputError
@@ -27,7 +26,7 @@ from irrepc.nn.contraction import SymmetricContraction, species_index
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.elements import covalent_radii
 from irrepc.nn.gate import ACTIVATIONS, SILU_GAIN
-from irrepc.nn.graph import Graph, Index, check_graph, edge_vectors
+from irrepc.nn.graph import Graph, Index, check_graph, edge_vectors, first_edges
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.linear import Linear, SpeciesLinear
 from irrepc.nn.norm import lengths_and_directions
@@ -136,7 +135,7 @@ class Interaction(nn.Module):
         edge, basis = Irreps.spherical_harmonics(config.lmax), config.irreps(tuple(range(config.lmax + 1)))
         self.irreps_out = config.irreps(degrees)
         self.linear_up = Linear(irreps_in, irreps_in)
-        self.convolution = Convolution(irreps_in, edge, basis, backend=backend)
+        self.convolution = Convolution(irreps_in, edge, basis, backend=backend, by_pair=True)
         widths = (config.bessels, *config.radial_widths, self.convolution.weight_numel)
         share = 1.0 if config.density else 1.0 / config.avg_num_neighbors
         self.radial = ScalarMLP(widths, gain=SILU_GAIN, scale=share)
@@ -170,12 +169,13 @@ class Interaction(nn.Module):
     ) -> Tensor:
         """What `own` gave -> (N, irreps_out.dim).
 
-        one_hot (N, species), species: Index of the atoms, radial (E, bessels), harmonics (E, (lmax + 1)²).
+        one_hot (N, species), species: Index of the atoms, radial (P, bessels), harmonics (E, (lmax + 1)²).
         """
-        m = self.convolution(sent, harmonics, self.radial(radial), graph.senders, graph.receivers)
+        weights = self.radial(radial)
+        m = self.convolution(sent, harmonics, weights, graph.senders, graph.receivers, graph.pairs)
         a: Tensor = self.linear(m)
         if self.density is not None:
-            near = torch.tanh(self.density(radial).square())
+            near = torch.tanh(self.density(radial).square()).index_select(0, graph.pairs.values)
             a = a / (1 + a.new_zeros(a.shape[0], 1).index_add(0, graph.receivers.values, near))
         if not self.residual:
             identity = torch.eye(one_hot.shape[1], dtype=a.dtype, device=a.device)
@@ -268,14 +268,15 @@ class MACE(nn.Module):
         r, directions = lengths_and_directions(vectors)
         harmonics, radial = self.harmonics(directions), self.radial_features(r, graph)
         species = species_index(graph.species, count)
-        one_hot = F.one_hot(graph.species, count).to(self.embedding.dtype)
+        kinds = torch.eye(count, dtype=self.embedding.dtype, device=self.embedding.device)
+        one_hot = kinds.index_select(0, graph.species)
         head = graph.batch.new_full((graph.num_atoms,), self.head) if heads is None else heads[graph.batch]
-        speaking = F.one_hot(head, levels).to(one_hot.dtype)
+        speaking = torch.eye(levels, dtype=one_hot.dtype, device=one_hot.device).index_select(0, head)
         total = speaking.new_zeros(graph.num_atoms)
         if self.repulsion is not None:
             i, j = graph.receivers.values, graph.senders.values
             total = total.index_add(0, i, self.repulsion(r, graph.species[i], graph.species[j]))
-        x, kinds = self.embedding / math.sqrt(count), torch.eye(count, dtype=one_hot.dtype, device=one_hot.device)
+        x = self.embedding / math.sqrt(count)
         for k, (layer, readout) in enumerate(zip(self.layers, self.readouts, strict=True)):
             assert isinstance(layer, Interaction)
             sent, kept = layer.own(x, kinds)
@@ -289,10 +290,12 @@ class MACE(nn.Module):
         return energies
 
     def radial_features(self, r: Tensor, graph: Graph) -> Tensor:
-        """Distances r (E,) Å -> basis times cutoff, (E, bessels)."""
+        """Distances r (E,) Å -> basis times cutoff of each pair, (P, bessels)."""
+        edges = first_edges(graph.pairs)
+        r = r.index_select(0, edges)
         fade = self.gain * polynomial_cutoff(r / self.cutoff, self.config.cutoff_power)
-        if self.transform is not None:
-            i, j = graph.receivers.values, graph.senders.values
+        if self.transform is not None:  # symmetric in the two species
+            i, j = graph.receivers.values[edges], graph.senders.values[edges]
             r = self.transform(r, graph.species[i], graph.species[j])
         radial: Tensor = self.basis(r) * fade.unsqueeze(1)
         return radial

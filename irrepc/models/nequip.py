@@ -19,13 +19,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.errors import InputError
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.gate import Gate
-from irrepc.nn.graph import Graph, check_graph, edge_vectors
+from irrepc.nn.graph import Graph, check_graph, each_its_own, edge_vectors, first_edges
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.linear import Linear, SpeciesLinear
 from irrepc.nn.norm import lengths_and_directions
@@ -145,9 +144,10 @@ class Interaction(nn.Module):
             gates,
             ["silu"] * len(gates),
             gated,
+            backend,
         )
         self.linear_1 = Linear(irreps_in, irreps_in)
-        self.convolution = Convolution(irreps_in, irreps_edge, self.gate.irreps_in, backend=backend)
+        self.convolution = Convolution(irreps_in, irreps_edge, self.gate.irreps_in, backend=backend, by_pair=True)
         widths = (config.bessels, *(config.radial_width,) * config.radial_depth, self.convolution.weight_numel)
         share = 1.0 if config.neighbors else 1.0 / math.sqrt(config.avg_num_neighbors)
         self.radial = ScalarMLP(widths, scale=share)
@@ -164,8 +164,9 @@ class Interaction(nn.Module):
         return self.linear_1(x), kept
 
     def forward(self, sent: Tensor, kept: Tensor | None, radial: Tensor, harmonics: Tensor, graph: Graph) -> Tensor:
-        """What `own` gave, radial (E, bessels), harmonics (E, (lmax + 1)²) -> (N, irreps_out.dim)."""
-        m = self.convolution(sent, harmonics, self.radial(radial), graph.senders, graph.receivers)
+        """What `own` gave, radial (P, bessels), harmonics (E, (lmax + 1)²) -> (N, irreps_out.dim)."""
+        weights = self.radial(radial)
+        m = self.convolution(sent, harmonics, weights, graph.senders, graph.receivers, graph.pairs)
         y: Tensor = self.linear_2(m)
         out: Tensor = self.gate(y if kept is None else y + kept)
         return out
@@ -230,8 +231,11 @@ class NequIP(nn.Module):
             reach = torch.tensor(config.cutoffs or (config.cutoff,) * count**2, dtype=torch.float64).view(count, -1)
             self.repulsion = ScreenedRepulsion(config.species, NEQUIP_SCREENING, reach, config.repulsion_power)
         self.register_buffer("stretch", None)
+        # the authors allow i → j another cutoff than j → i, whose weights then differ
+        self.directed = False
         if config.cutoffs:
             self.stretch = config.cutoff / torch.tensor(config.cutoffs, dtype=torch.float64).view(count, count)
+            self.directed = not torch.equal(self.stretch, self.stretch.T)
         self.register_buffer("shares", None)
         if config.neighbors:
             self.shares = torch.tensor(config.neighbors, dtype=torch.float64).rsqrt().unsqueeze(1)
@@ -260,10 +264,12 @@ class NequIP(nn.Module):
         """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights."""
         check_graph(graph, len(self.species), self.embedding.weight)
         count, embedding = len(self.species), self.embedding.weight
+        if self.directed:
+            graph = graph._replace(pairs=each_its_own(graph.num_edges, embedding.device))
         r, directions = lengths_and_directions(edge_vectors(graph))
         harmonics, radial = self.harmonics(directions), self.radial_features(r, graph)
-        one_hot = F.one_hot(graph.species, count).to(embedding.dtype)
-        x, kinds = embedding, torch.eye(count, dtype=embedding.dtype, device=embedding.device)
+        kinds = torch.eye(count, dtype=embedding.dtype, device=embedding.device)
+        x, one_hot = embedding, kinds.index_select(0, graph.species)
         for k, layer in enumerate(self.layers):
             assert isinstance(layer, Interaction)
             sent, kept = layer.own(x, embedding, kinds)
@@ -279,9 +285,11 @@ class NequIP(nn.Module):
         return energies
 
     def radial_features(self, r: Tensor, graph: Graph) -> Tensor:
-        """Distances r (E,) Å -> basis times cutoff, (E, bessels)."""
+        """Distances r (E,) Å -> basis times cutoff of each pair, (P, bessels)."""
+        edges = first_edges(graph.pairs)
+        r = r.index_select(0, edges)
         if self.stretch is not None:  # a shorter cutoff of two species: as if all their distances were longer
-            i, j = graph.receivers.values, graph.senders.values
+            i, j = graph.receivers.values[edges], graph.senders.values[edges]
             r = r * self.stretch[graph.species[i], graph.species[j]]
         fade = polynomial_cutoff(r / self.cutoff, self.config.cutoff_power)
         radial: Tensor = self.basis(r) * fade.unsqueeze(1)

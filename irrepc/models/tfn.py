@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from irrepc.algebra.irreps import Irreps
 from irrepc.errors import InputError
 from irrepc.nn.convolution import Convolution
-from irrepc.nn.graph import Graph, check_graph, edge_vectors, graph_from_edges
+from irrepc.nn.graph import Graph, check_graph, edge_vectors, first_edges, graph_from_edges
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.linear import Linear, check_width
 from irrepc.nn.radial import GaussianBasis, cosine_cutoff
@@ -162,7 +162,7 @@ class Layer(nn.Module):
         super().__init__()
         edge = Irreps.spherical_harmonics(config.lmax, -1 if config.parity else 1)
         self.irreps_out = irreps_out
-        self.convolution = Convolution(irreps_in, edge, irreps_out, backend=backend)
+        self.convolution = Convolution(irreps_in, edge, irreps_out, backend=backend, by_pair=True)
         paths = self.convolution.irreps_out
         if lost := [str(b) for b in irreps_out if b.irrep not in paths]:
             raise InputError(f"TFN: got features {lost}, which {irreps_in} ⊗ {edge} does not reach; drop them")
@@ -172,8 +172,9 @@ class Layer(nn.Module):
         self.nonlinearity = nn.Identity() if linear else Nonlinearity(irreps_out, config.activation)
 
     def forward(self, x: Tensor, basis: Tensor, fade: Tensor, harmonics: Tensor, graph: Graph) -> Tensor:
-        """x (N, irreps_in.dim) -> (N, irreps_out.dim); basis (E, n), fade (E, 1), harmonics (E, (lmax + 1)²)."""
-        z = self.convolution(x, harmonics, self.radial(basis) * fade, graph.senders, graph.receivers)
+        """x (N, irreps_in.dim) -> (N, irreps_out.dim); basis (P, n), fade (P, 1), harmonics (E, (lmax + 1)²)."""
+        weights = self.radial(basis) * fade
+        z = self.convolution(x, harmonics, weights, graph.senders, graph.receivers, graph.pairs)
         out: Tensor = self.nonlinearity(self.self_interaction(z))
         return out
 
@@ -216,7 +217,7 @@ class TFN(nn.Module):
         """Features after each layer, from the first: x (N, embedding), the embedding of the species or, say, masses."""
         check_width("TFN", x, self.irreps_in)
         vectors = edge_vectors(graph)
-        r = vectors.square().sum(1).clamp(min=EPSILON).sqrt()
+        r = vectors.index_select(0, first_edges(graph.pairs)).square().sum(1).clamp(min=EPSILON).sqrt()
         basis, harmonics = self.basis(r), self.harmonics(vectors)
         fade = cosine_cutoff(r / self.cutoff).unsqueeze(1) * self.normalisation
         found = [x]

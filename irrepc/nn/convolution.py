@@ -20,6 +20,7 @@ class Convolution(nn.Module):
     irreps_in    of the node features x
     irreps_edge  of the edge features y, multiplicity 1 for each block, as spherical harmonics have
     irreps_out   the irreps that may come out (their multiplicities do not matter); None for all
+    by_pair      whether weights come for each pair of atoms, which its two directions share, and not for each edge
 
     Paths are enumerated by block of x, block of y, degree of the result; `irreps_out` then holds one block for each
     path, with the multiplicity of its x block.  Raises IrrepsError when no path is left.
@@ -31,6 +32,8 @@ class Convolution(nn.Module):
         irreps_edge: Irreps | str,
         irreps_out: Irreps | str | None = None,
         backend: str = "auto",
+        *,
+        by_pair: bool = False,
     ) -> None:
         super().__init__()
         self.irreps_in, self.irreps_edge = Irreps.of(irreps_in), Irreps.of(irreps_edge)
@@ -52,24 +55,30 @@ class Convolution(nn.Module):
         self.weight_numel = sum(muls)
         starts = [sum(muls[:i]) for i in range(len(muls))]
         self.weight_slices = tuple(slice(s, s + m) for s, m in zip(starts, muls, strict=True))
-        self.backend = backend
-        self.recipe = ProductRecipe(left, right, out, self.paths, weights="row", fused=True)
+        self.backend, self.by_pair = backend, by_pair
+        self.recipe = ProductRecipe(left, right, out, self.paths, weights="pair" if by_pair else "row", fused=True)
         self._extents = _in_kernel_order(self.recipe, extents)
         self._kernel = load(self.recipe, check_choice(backend))
 
-    def forward(self, x: Tensor, y: Tensor, w: Tensor, senders: Index, receivers: Index) -> Tensor:
+    def forward(
+        self, x: Tensor, y: Tensor, w: Tensor, senders: Index, receivers: Index, pairs: Index | None = None
+    ) -> Tensor:
         """x (N, irreps_in.dim), y (E, irreps_edge.dim), w (E, weight_numel) -> (N, irreps_out.dim).
 
-        senders, receivers: Index over the rows of x and of the result.
-        Raises InputError when the numbers of edges differ.
+        senders, receivers: Index over the rows of x and of the result; with by_pair also pairs, an Index over P rows,
+        and w is (P, weight_numel). Raises InputError when the numbers of edges or pairs differ.
         """
-        edges = senders.values.shape[0]
-        if not y.shape[0] == w.shape[0] == edges == receivers.values.shape[0]:
+        if self.by_pair != (pairs is not None):
+            raise InputError(f"convolution: got {'no ' * (pairs is None)}pairs; expected them with by_pair=True only")
+        indices = (senders, receivers) if pairs is None else (senders, pairs, receivers)
+        counts = [y.shape[0], *(index.values.shape[0] for index in indices)]
+        weights = counts[0] if pairs is None else pairs.start.shape[0] - 1
+        if any(count != counts[0] for count in counts) or w.shape[0] != weights:
             raise InputError(
-                f"convolution: got {y.shape[0]} rows of y, {w.shape[0]} of w, {edges} senders and "
-                f"{receivers.values.shape[0]} receivers; expected the same number of edges"
+                f"convolution: got {counts[0]} rows of y, {w.shape[0]} of w and indices of {counts[1:]} edges; "
+                f"expected the same number of edges, and {weights} weights"
             )
-        out: Tensor = self._kernel(x, y, w, senders, receivers, *self._extents)
+        out: Tensor = self._kernel(x, y, w, *indices, *self._extents)
         return out
 
     def extra_repr(self) -> str:

@@ -8,11 +8,13 @@ from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
+from irrepc.algebra.recipe import GateRecipe, labels
 from irrepc.errors import IrrepsError
+from irrepc.nn.closed_forms import silu
 from irrepc.nn.linear import check_width, joined
+from irrepc.runtime.load import check_choice, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ SIGMOID_GAIN = 1.8467055342154763
 ABS_GAIN = 1.001110600838467
 
 ACTIVATIONS = {
-    "silu": Activation(F.silu, SILU_GAIN, 0),
+    "silu": Activation(silu, SILU_GAIN, 0),
     "sigmoid": Activation(torch.sigmoid, SIGMOID_GAIN, 0),
     "tanh": Activation(torch.tanh, TANH_GAIN, -1),
     "abs": Activation(torch.abs, ABS_GAIN, 1),
@@ -64,6 +66,7 @@ class Gate(nn.Module):
         gates: Irreps | str,
         gate_activations: Sequence[str],
         gated: Irreps | str,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         scalars, gates, gated = Irreps.of(scalars), Irreps.of(gates), Irreps.of(gated).simplify()
@@ -73,7 +76,7 @@ class Gate(nn.Module):
             )
         activated = _activated("scalars", scalars, scalar_activations)
         opened = _activated("gates", gates, gate_activations).simplify()
-        self._activations = tuple(ACTIVATIONS[name] for name in (*scalar_activations, *gate_activations))
+        names = (*scalar_activations, *gate_activations)
         pieces = _pieces(tuple(gated), tuple(opened))
         self.irreps_out = activated + Irreps(tuple(after for _, after in pieces))
 
@@ -81,34 +84,40 @@ class Gate(nn.Module):
         parts = (*scalars, *gates, *(before for before, _ in pieces))
         ordered, order = Irreps(parts).sort()
         self.irreps_in = ordered.simplify()
-        self._widths = tuple(b.dim for b in self.irreps_in)
-        self._blocks = tuple((b.irrep.dim, b.mul) for b in self.irreps_in)
-        self._cuts = tuple(tuple(p.mul for p in ordered if p.mul and p.irrep == b.irrep) for b in self.irreps_in)
         places = {k: place for place, k in enumerate(k for k in order if parts[k].mul)}
-        self._scalars = tuple(places.get(k) for k in range(len(scalars)))
-        self._gates = tuple(places.get(k) for k in range(len(scalars), len(scalars) + len(gates)))
-        self._gated = tuple(places[k] for k in range(len(scalars) + len(gates), len(parts)))
-        self._gate_cuts = tuple(before.mul for before, _ in pieces)
+        self._widths = tuple(b.dim for b in self.irreps_in)
+        self._shapes = tuple((b.irrep.dim, b.mul) for b in self.irreps_in)
+        self._cuts = tuple(tuple(p.mul for p in ordered if p.mul and p.irrep == b.irrep) for b in self.irreps_in)
+        functions = {place: ACTIVATIONS[name] for k, name in enumerate(names) if (place := places.get(k)) is not None}
+        self._runs = _runs(self._cuts, functions)
+        self._scalars = tuple(places[k] for k in range(len(scalars)) if parts[k].mul)
+        first = len(scalars)
+        self._gates = tuple(places[k] for k in range(first, first + len(gates)) if parts[k].mul)
+        self._gated = tuple(places[k] for k in range(first + len(gates), len(parts)))
+        kept, extents = labels(Irreps(tuple(before for before, _ in pieces)), "u")
+        self._extents = tuple(extents[name] for name in dict.fromkeys(a for label in kept for a in label.axes))
+        self._kernel = load(GateRecipe(kept), check_choice(backend)) if pieces else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, irreps_in.dim) -> (rows, irreps_out.dim), both ir_mul."""
         rows = x.shape[0]
         check_width("Gate", x, self.irreps_in)
         pieces: list[Tensor] = []
-        for block, shape, cuts in zip(x.split_with_sizes(self._widths, 1), self._blocks, self._cuts, strict=True):
-            pieces += torch.unflatten(block, 1, shape).split_with_sizes(cuts, 2)
-        values = [
-            activation(pieces[place][:, 0])
-            for activation, place in zip(self._activations, (*self._scalars, *self._gates), strict=True)
-            if place is not None
-        ]
-        count = sum(place is not None for place in self._scalars)
-        out = values[:count]
-        if self._gated:
-            gates = joined(values[count:], 1).split_with_sizes(self._gate_cuts, 1)
-            for place, gate in zip(self._gated, gates, strict=True):
-                out.append((pieces[place] * gate.unsqueeze(1)).flatten(1))
-        return torch.cat(out, 1) if out else x.new_zeros(rows, 0)
+        blocks = zip(x.split_with_sizes(self._widths, 1), self._shapes, self._cuts, self._runs, strict=True)
+        for block, shape, cuts, runs in blocks:
+            if len(cuts) == 1 and not runs:
+                pieces.append(block)
+            elif runs:  # numbers: neighbours with the same activation go through it together
+                parts = block.split_with_sizes([sum(widths) for _, widths in runs], 1)
+                for part, (activation, widths) in zip(parts, runs, strict=True):
+                    pieces += activation(part).split_with_sizes(widths, 1)
+            else:
+                pieces += [p.flatten(1) for p in block.view(rows, *shape).split_with_sizes(cuts, 2)]
+        out = [pieces[k] for k in self._scalars]
+        if self._kernel is not None:
+            features, gates = ([pieces[k] for k in group] for group in (self._gated, self._gates))
+            out.append(self._kernel(joined(features, 1), joined(gates, 1), *self._extents))
+        return joined(out, 1) if out else x.new_zeros(rows, 0)
 
     def extra_repr(self) -> str:
         """Irreps, for repr."""
@@ -133,6 +142,20 @@ def _activated(what: str, irreps: Irreps, names: Sequence[str]) -> Irreps:
             )
         out.append(Block(block.mul, Irrep(0, parity)))
     return Irreps(tuple(out))
+
+
+Run = tuple[Activation, tuple[int, ...]]
+
+
+def _runs(cuts: tuple[tuple[int, ...], ...], functions: dict[int, Activation]) -> tuple[tuple[Run, ...], ...]:
+    """For each input block: the activations of its pieces, each with the widths of the neighbours that share it."""
+    out, place = [], 0
+    for widths in cuts:
+        found = [(functions.get(place + k), width) for k, width in enumerate(widths)]
+        groups = ((function, tuple(w for _, w in run)) for function, run in groupby(found, lambda pair: pair[0]))
+        out.append(tuple((function, run) for function, run in groups if function is not None))
+        place += len(widths)
+    return tuple(out)
 
 
 def _pieces(gated: tuple[Block, ...], gates: tuple[Block, ...]) -> list[tuple[Block, Block]]:

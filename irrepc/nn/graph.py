@@ -41,6 +41,7 @@ class Graph(NamedTuple):
     shifts     (E, 3) whole numbers of cell vectors, in the dtype of positions; zero without periodicity
     cell       (B, 3, 3) Å, rows are the cell vectors, in the dtype of positions; zero without periodicity
     batch      (N,) int64, ascending: the structure each atom belongs to
+    pairs      Index of (E,) over P rows: an edge i → j and its reverse, of the same length, belong to one pair
     """
 
     positions: Tensor
@@ -50,6 +51,7 @@ class Graph(NamedTuple):
     shifts: Tensor
     cell: Tensor
     batch: Tensor
+    pairs: Index
 
     @property
     def num_atoms(self) -> int:
@@ -60,6 +62,11 @@ class Graph(NamedTuple):
     def num_edges(self) -> int:
         """E, directed: each bond counts twice."""
         return self.shifts.shape[0]
+
+    @property
+    def num_pairs(self) -> int:
+        """P: each bond counts once."""
+        return self.pairs.start.shape[0] - 1
 
     @property
     def num_graphs(self) -> int:
@@ -77,6 +84,7 @@ class Graph(NamedTuple):
             self.shifts.to(where, dtype),
             self.cell.to(where, dtype),
             self.batch.to(where),
+            self.pairs.to(where),
         )
 
 
@@ -85,9 +93,39 @@ def edge_vectors(graph: Graph) -> Tensor:
     centre, neighbour = graph.receivers.values, graph.senders.values
     vectors = graph.positions.index_select(0, neighbour) - graph.positions.index_select(0, centre)
     if graph.num_graphs == 1:
-        return vectors + graph.shifts @ graph.cell[0]
+        return torch.addmm(vectors, graph.shifts, graph.cell[0])
     cells = graph.cell.index_select(0, graph.batch.index_select(0, centre))
     return vectors + (graph.shifts.unsqueeze(-1) * cells).sum(1)
+
+
+def first_edges(pairs: Index) -> Tensor:
+    """The first edge of each pair, (P,) int64: what a pair has is computed there, once for both directions."""
+    return pairs.order.index_select(0, pairs.start[:-1])
+
+
+def pairs_of(senders: Tensor, receivers: Tensor, shifts: Tensor, atoms: int) -> Index:
+    """Which edges are one another's reverse: those i → j shifted by s and j → i shifted by -s are one pair.
+
+    senders, receivers (E,) int64 in 0 ... atoms - 1; shifts (E, 3) whole numbers of any dtype. An edge without a
+    reverse is a pair of its own; pairs are counted by the lower of their atoms. Raises InputError where atoms and
+    shifts are too many to be counted in 63 bits.
+    """
+    steps = shifts.round().to(torch.int64)
+    reach = int(steps.abs().max()) if steps.numel() else 0
+    span = 2 * reach + 1
+    if atoms**2 * span**3 >= 2**63:
+        raise InputError(f"pairs_of: got shifts of up to {reach} cells, {atoms} atoms; expected fewer; wrap the atoms")
+    code = ((steps[:, 0] * span) + steps[:, 1]) * span + steps[:, 2]
+    middle = (span**3 - 1) // 2
+    there = (receivers * atoms + senders) * span**3 + middle + code
+    back = (senders * atoms + receivers) * span**3 + middle - code
+    return index_by(torch.minimum(there, back))
+
+
+def each_its_own(edges: int, device: torch.device | str = "cpu") -> Index:
+    """Pairs of one edge each: for what differs between the two directions."""
+    number = torch.arange(edges + 1, device=device)
+    return Index(number[:-1], number[:-1], number)
 
 
 def check_graph(graph: Graph, species: int, weight: Tensor) -> None:
@@ -103,8 +141,8 @@ def check_graph(graph: Graph, species: int, weight: Tensor) -> None:
         )
     if torch.compiler.is_compiling() or positions.device.type != "cpu" or not graph.num_atoms:
         return
-    largest = int(graph.species.max())
-    if largest >= species or int(graph.species.min()) < 0:
+    least, largest = (int(t) for t in torch.aminmax(graph.species))
+    if largest >= species or least < 0:
         raise InputError(
             f"model: got species up to {largest}; expected 0 ... {species - 1}; they count into the model's list and "
             "are no atomic numbers; do: species_of(numbers, model.species)"
@@ -129,6 +167,14 @@ def index_of(values: Tensor, rows: int) -> Index:
     order = torch.argsort(values, stable=True)
     start = torch.searchsorted(values[order], torch.arange(rows + 1, device=values.device))
     return Index(values, order, start)
+
+
+def index_by(keys: Tensor) -> Index:
+    """Index over the distinct values of `keys` (E,) int64 >= 0, counted as they rise."""
+    order = torch.argsort(keys, stable=True)
+    first = keys.index_select(0, order).diff(prepend=keys.new_full((1,), -1)).ne(0)
+    start = torch.cat([first.nonzero().squeeze(1), keys.new_full((1,), keys.shape[0])])
+    return Index(torch.empty_like(keys).index_copy_(0, order, first.cumsum(0) - 1), order, start)
 
 
 def graph_from_edges(
@@ -163,14 +209,16 @@ def graph_from_edges(
             "expected a floating-point dtype and torch.int64; convert them"
         )
     by_receiver = torch.argsort(receivers, stable=True)
+    to, at, shifts = senders[by_receiver], receivers[by_receiver], shifts[by_receiver]
     return Graph(
         positions,
         species,
-        index_of(senders[by_receiver], atoms),
-        index_of(receivers[by_receiver], atoms),
-        shifts[by_receiver],
+        index_of(to, atoms),
+        index_of(at, atoms),
+        shifts,
         cell.unsqueeze(0),
         torch.zeros_like(species),
+        pairs_of(to, at, shifts, atoms),
     )
 
 
@@ -189,6 +237,7 @@ def batch(graphs: Sequence[Graph]) -> Graph:
         )
     atoms = _offsets([g.num_atoms for g in graphs])
     edges = _offsets([g.num_edges for g in graphs])
+    pairs = _offsets([g.num_pairs for g in graphs])
     structures = _offsets([g.num_graphs for g in graphs])
     return Graph(
         torch.cat([g.positions for g in graphs]),
@@ -198,6 +247,7 @@ def batch(graphs: Sequence[Graph]) -> Graph:
         torch.cat([g.shifts for g in graphs]),
         torch.cat([g.cell for g in graphs]),
         torch.cat([g.batch + first for g, first in zip(graphs, structures, strict=True)]),
+        _joined([g.pairs for g in graphs], pairs, edges),
     )
 
 

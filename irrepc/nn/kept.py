@@ -15,8 +15,9 @@ class Kept(Generic[Value]):
     """The last value, and the state of the weights that it was made of.
 
     It is made anew whenever a weight was written to in place, moved, or exchanged, and always where a gradient to a
-    weight may be asked for or the call is being compiled. Writing through `weight.data` escapes this, as it escapes
-    torch's own checks: write under torch.no_grad() instead, as load_state_dict and the optimisers do.
+    weight may be asked for, or the call is being compiled or transformed (torch.func). Writing through `weight.data`
+    escapes this, as it escapes torch's own checks: write under torch.no_grad() instead, as load_state_dict and the
+    optimisers do.
     """
 
     __slots__ = ("_key", "_value")
@@ -27,7 +28,7 @@ class Kept(Generic[Value]):
 
     def __call__(self, weights: Iterable[Tensor], make: Callable[[], Value]) -> Value:
         """The value that `make` gives for these weights."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return make()
         key = []
         for weight in weights:

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from irrepc.algebra.irreps import Irreps
+from irrepc.algebra.irreps import Block, Irreps
 from irrepc.errors import InputError
+from irrepc.nn.block_product import BlockProduct, Target
 from irrepc.nn.kept import Kept
-
-
-class _Target(NamedTuple):
-    """An output block, the numbers of the input blocks and of the matrices that feed it, and its place in the bias."""
-
-    components: int
-    mul: int
-    scale: float
-    blocks: tuple[int, ...]
-    matrices: tuple[int, ...]
-    bias: int | None
 
 
 class Linear(nn.Module):
@@ -36,6 +26,7 @@ class Linear(nn.Module):
     """
 
     bias: nn.Parameter | None
+    places: Tensor
 
     def __init__(
         self,
@@ -47,41 +38,24 @@ class Linear(nn.Module):
     ) -> None:
         super().__init__()
         self.irreps_in, self.irreps_out = Irreps.of(irreps_in), Irreps.of(irreps_out)
-        self._targets, self._shapes, self._biases = _plan(self.irreps_in, self.irreps_out)
-        self._widths = tuple(b.dim for b in self.irreps_in)
-        self._sizes = tuple(n * m for n, m in self._shapes)
-        self.weight_numel = sum(self._sizes)
+        self._product = block_product(self.irreps_in, self.irreps_out)
+        self.weight_numel = sum(n * m for n, m in self._product.shapes)
         self.weight = nn.Parameter(torch.randn(self.weight_numel, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros(sum(self._biases), dtype=dtype)) if bias else None
+        columns = [k for block, at in _columns(self.irreps_out) if block.irrep.is_scalar for k in at]
+        self.bias = nn.Parameter(torch.zeros(len(columns), dtype=dtype)) if bias else None
+        self.register_buffer("places", torch.tensor(columns, dtype=torch.int64) if bias else None, persistent=False)
         self._matrices: Kept[list[Tensor]] = Kept()
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, irreps_in.dim) -> (rows, irreps_out.dim), both ir_mul."""
-        rows = x.shape[0]
         check_width("Linear", x, self.irreps_in)
-        # split, not slices: its backward writes each gradient once, that of a slice fills the whole row with zeros
-        blocks = x.split_with_sizes(self._widths, 1)
-        matrices = self._matrices((self.weight,), self.matrices)
-        biases = () if self.bias is None else self.bias.split_with_sizes(self._biases)
-        out = []
-        for target, matrix in zip(self._targets, matrices, strict=True):
-            if not target.blocks:
-                out.append(x.new_zeros(rows, target.components * target.mul))
-                continue
-            features = joined([torch.unflatten(blocks[k], 1, (target.components, -1)) for k in target.blocks], 2)
-            y = features.reshape(rows * target.components, matrix.shape[0]) @ matrix
-            if target.bias is not None and biases:
-                y = y + biases[target.bias]
-            out.append(y.view(rows, target.components * target.mul))
-        return joined(out, 1) if out else x.new_zeros(rows, 0)
+        matrices = self._matrices((self.weight,), lambda: self._product.matrices(self.weight.detach()))
+        y = self._product(self.weight, x, None, matrices)
+        return y if self.bias is None else y + y.new_zeros(y.shape[1]).index_add(0, self.places, self.bias)
 
     def matrices(self) -> list[Tensor]:
-        """W / √fan_in of each output block, (fan_in, mul)."""
-        parts = [
-            w.view(shape) for w, shape in zip(self.weight.split_with_sizes(self._sizes), self._shapes, strict=True)
-        ]
-        none = self.weight.new_zeros(0, 0)
-        return [joined([parts[k] for k in t.matrices], 0) * t.scale if t.matrices else none for t in self._targets]
+        """W / √fan_in of each output block that is fed, (fan_in, mul)."""
+        return self._product.matrices(self.weight)
 
     def extra_repr(self) -> str:
         """Irreps and the number of weights, for repr."""
@@ -102,41 +76,39 @@ class SpeciesLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.irreps_in, self.irreps_out, self.features = Irreps.of(irreps_in), Irreps.of(irreps_out), features
-        self._targets, self._shapes, _ = _plan(self.irreps_in, self.irreps_out)
-        self._widths = tuple(b.dim for b in self.irreps_in)
-        self._sizes = tuple(n * features * m for n, m in self._shapes)
-        self.weight_numel = sum(self._sizes)
+        self._product = block_product(self.irreps_in, self.irreps_out)
+        self.weight_numel = sum(n * m for n, m in self._product.shapes) * features
         self.weight = nn.Parameter(torch.randn(self.weight_numel, dtype=dtype))
-        self._matrices: Kept[list[Tensor]] = Kept()
+        self._matrices: Kept[tuple[Tensor, list[Tensor]]] = Kept()
 
     def forward(self, x: Tensor, embedding: Tensor, one_hot: Tensor) -> Tensor:
         """x (rows, irreps_in.dim), embedding a (species, F), one_hot (rows, species) -> (rows, irreps_out.dim)."""
-        rows = x.shape[0]
         check_width("SpeciesLinear", x, self.irreps_in)
-        blocks = x.split_with_sizes(self._widths, 1)
-        matrices = self._matrices((self.weight, embedding), lambda: self.matrices(embedding))
-        out = []
-        for target, matrix in zip(self._targets, matrices, strict=True):
-            if not target.blocks:
-                out.append(x.new_zeros(rows, target.components * target.mul))
-                continue
-            features = joined([torch.unflatten(blocks[k], 1, (target.components, -1)) for k in target.blocks], 2)
-            by_species = one_hot[:, None, :, None] * features.unsqueeze(2)
-            y = by_species.reshape(rows * target.components, matrix.shape[0]) @ matrix
-            out.append(y.view(rows, target.components * target.mul))
-        return joined(out, 1) if out else x.new_zeros(rows, 0)
+        product = self._of(one_hot.shape[1])
+
+        def make() -> tuple[Tensor, list[Tensor]]:
+            weights = self.by_species(embedding)
+            return weights, product.matrices(weights.detach())
+
+        weights, matrices = self._matrices((self.weight, embedding), make)
+        return product(weights, x, one_hot, matrices)
 
     def matrices(self, embedding: Tensor) -> list[Tensor]:
-        """Σ_f W_ufv a_f / √(fan_in · F) of each output block, (species · fan_in, mul)."""
-        cubes = [
-            torch.einsum("tf,ufv->tuv", embedding, w.view(n, self.features, m))
-            for w, (n, m) in zip(self.weight.split_with_sizes(self._sizes), self._shapes, strict=True)
-        ]
-        none, share = self.weight.new_zeros(0, 0), 1.0 / math.sqrt(self.features)
-        return [
-            joined([cubes[k] for k in t.matrices], 1).flatten(0, 1) * (t.scale * share) if t.matrices else none
-            for t in self._targets
-        ]
+        """Σ_f W_ufv a_f / √(fan_in · F) of each output block that is fed, (species · fan_in, mul)."""
+        return self._of(embedding.shape[0]).matrices(self.by_species(embedding))
+
+    def _of(self, species: int) -> BlockProduct:
+        if self._product.species != species:
+            self._product = replace(self._product, species=species)
+        return self._product
+
+    def by_species(self, embedding: Tensor) -> Tensor:
+        """Σ_f W_ufv a_f / √F, the weights of a Linear for each species, (species, weights)."""
+        shapes = self._product.shapes
+        pieces = self.weight.split_with_sizes([n * self.features * m for n, m in shapes])
+        first = [w.view(n, self.features, m).transpose(0, 1) for w, (n, m) in zip(pieces, shapes, strict=True)]
+        spread = joined([w.reshape(self.features, n * m) for w, (n, m) in zip(first, shapes, strict=True)], 1)
+        return (embedding @ spread) * (1.0 / math.sqrt(self.features))
 
     def extra_repr(self) -> str:
         """Irreps and the number of weights, for repr."""
@@ -154,30 +126,26 @@ def joined(parts: Sequence[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
-def _plan(
-    irreps_in: Irreps, irreps_out: Irreps
-) -> tuple[tuple[_Target, ...], tuple[tuple[int, int], ...], tuple[int, ...]]:
-    """What feeds each output block, the shape of each matrix in the flat weight, and the sizes of the biases."""
+def block_product(irreps_in: Irreps, irreps_out: Irreps) -> BlockProduct:
+    """What feeds each output block, and the shape of each matrix in the flat weight."""
     pairs = [
         (i, k)
         for i, block in enumerate(irreps_in)
         for k, target in enumerate(irreps_out)
         if block.irrep == target.irrep and block.mul and target.mul
     ]
-    scalars = [k for k, block in enumerate(irreps_out) if block.irrep.is_scalar]
     targets = []
     for k, block in enumerate(irreps_out):
         feeding = [(i, number) for number, (i, target) in enumerate(pairs) if target == k]
         fan_in = sum(irreps_in[i].mul for i, _ in feeding)
-        targets.append(
-            _Target(
-                block.irrep.dim,
-                block.mul,
-                1.0 / math.sqrt(fan_in) if fan_in else 0.0,
-                tuple(i for i, _ in feeding),
-                tuple(number for _, number in feeding),
-                scalars.index(k) if k in scalars else None,
-            )
-        )
+        scale = 1.0 / math.sqrt(fan_in) if fan_in else 0.0
+        blocks, matrices = tuple(i for i, _ in feeding), tuple(number for _, number in feeding)
+        targets.append(Target(block.irrep.dim, block.mul, scale, blocks, matrices))
     shapes = tuple((irreps_in[i].mul, irreps_out[k].mul) for i, k in pairs)
-    return tuple(targets), shapes, tuple(irreps_out[k].mul for k in scalars)
+    return BlockProduct(tuple((b.irrep.dim, b.mul) for b in irreps_in), shapes, tuple(targets))
+
+
+def _columns(irreps: Irreps) -> list[tuple[Block, range]]:
+    """Each block and its columns."""
+    ends = [sum(b.dim for b in irreps.blocks[: k + 1]) for k in range(len(irreps))]
+    return [(b, range(end - b.dim, end)) for b, end in zip(irreps, ends, strict=True)]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from irrepc.errors import InputError, require
-from irrepc.nn.graph import Graph, Index, index_of
+from irrepc.nn.graph import Graph, Index, index_by, index_of, pairs_of
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -170,6 +170,7 @@ def _within(graph: Graph, cutoff: float) -> Graph:
         senders=Index(senders, number[by_sender], start),
         receivers=index_of(centre[kept], graph.num_atoms),
         shifts=graph.shifts[kept],
+        pairs=index_by(graph.pairs.values[kept]),
     )
 
 
@@ -183,15 +184,17 @@ def _graph(
 ) -> Graph:
     points = np.asarray(positions, dtype=np.float64).reshape(-1, 3)
     kinds = _kinds(species, len(points))
+    senders, receivers, shifts = (torch.from_numpy(a) for a in (pairs.senders, pairs.receivers, pairs.shifts))
     box = np.asarray(cell, dtype=np.float64) if cell is not None and np.any(pbc) else np.zeros((3, 3))
     return Graph(
         torch.from_numpy(points.copy()).to(dtype),
         torch.from_numpy(kinds),
-        index_of(torch.from_numpy(pairs.senders), len(points)),
-        index_of(torch.from_numpy(pairs.receivers), len(points)),
-        torch.from_numpy(pairs.shifts).to(dtype),
+        index_of(senders, len(points)),
+        index_of(receivers, len(points)),
+        shifts.to(dtype),
         torch.from_numpy(box.copy()).to(dtype).unsqueeze(0),
         torch.zeros(len(points), dtype=torch.int64),
+        pairs_of(senders, receivers, shifts, len(points)),
     )
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.nn.block_linear import apart, together
+from irrepc.nn.closed_forms import length_and_direction
 from irrepc.nn.linear import check_width
 
 
@@ -25,10 +26,7 @@ def safe_norm(v: Tensor, dim: int) -> Tensor:
 
 def lengths_and_directions(v: Tensor) -> tuple[Tensor, Tensor]:
     """|v| (rows,) and v / |v| (rows, 3) of vectors (rows, 3); both zero, with gradient zero, where v is zero."""
-    square = v.square().sum(1, keepdim=True)
-    there = square > 0
-    length = torch.where(there, square, torch.ones_like(square)).sqrt()
-    return torch.where(there, length, 0.0).squeeze(1), torch.where(there, v / length, 0.0)
+    return length_and_direction(v)
 
 
 def irreps_norm(x: Tensor, irreps: Irreps) -> Tensor:

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irrepc.errors import InputError
+from irrepc.nn.closed_forms import fade, silu, sines
 from irrepc.nn.kept import Kept
 
 
@@ -17,9 +17,11 @@ def polynomial_cutoff(x: Tensor, p: int = 6) -> Tensor:
     """1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2) for x = r / r_c < 1, and 0 from there on.
 
     Value, first and second derivative vanish at x = 1 (Gasteiger 2020, eq. 8). Same shape as x.
+    Raises InputError unless p is a whole number >= 1.
     """
-    a, b, c = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
-    return torch.where(x < 1, 1 - x**p * (a - x * (b - c * x)), torch.zeros_like(x))
+    if p != int(p) or p < 1:
+        raise InputError(f"polynomial_cutoff: got p = {p}; expected an integer >= 1")
+    return fade(x, int(p))
 
 
 def cosine_cutoff(x: Tensor) -> Tensor:
@@ -49,12 +51,7 @@ class BesselBasis(nn.Module):
 
     def forward(self, r: Tensor) -> Tensor:
         """Distances (E,) Å -> (E, size), 1/Å²; finite at r = 0, with gradient zero."""
-        r = r.unsqueeze(-1)
-        k = self.roots * (math.pi / self.cutoff)
-        # torch.sinc would do, were its second derivative at zero not NaN
-        there = r > 0
-        length = torch.where(there, r, torch.ones_like(r))
-        return torch.where(there, torch.sin(length * k) / length, k) * (2 / self.cutoff)
+        return sines(r, self.roots * (math.pi / self.cutoff)) * (2 / self.cutoff)
 
 
 class GaussianBasis(nn.Module):
@@ -106,7 +103,7 @@ class ScalarMLP(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         """(rows, widths[0]) -> (rows, widths[-1])."""
         for k, matrix in enumerate(self._matrices(self.weights, self.matrices)):
-            v = (v if k == 0 else F.silu(v)) @ matrix
+            v = (v if k == 0 else silu(v)) @ matrix
         return v
 
     def matrices(self) -> list[Tensor]:

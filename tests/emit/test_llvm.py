@@ -11,10 +11,13 @@ import torch
 
 from irrepc.emit.llvm_text import STREAMED, llvm_function, llvm_head
 from irrepc.emit.module import Entry, scheduled
-from irrepc.ir.block import Block
+from irrepc.errors import InputError
+from irrepc.frontend.derive import derive
+from irrepc.ir.block import Block, split
+from irrepc.ir.vjp import vjp
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.graph import index_of
-from tests.kernels import convolution
+from tests.kernels import RECIPES, convolution
 
 CONVOLUTION = convolution("2x0e+2x1o+2x2e", 2, "0e+1o+2e")
 PARTS = [(order, part) for order, parts in enumerate((1, 1, 2)) for part in range(parts)]
@@ -106,3 +109,32 @@ def test_rows_written_past_the_caches_arrive(channels: int) -> None:
     gradients = [torch.autograd.grad(layer(*inputs, senders, receivers).sum(), inputs) for layer in layers]
     for ours, meant in zip(*gradients, strict=True):
         assert float((ours - meant).abs().max() / meant.abs().max()) < 2e-5
+
+
+def test_own_rows_of_edges_join_the_pass_over_pairs() -> None:
+    """Where no gradient to nodes is wanted, one pass over the edges makes all there is."""
+    parts = split(vjp(derive(RECIPES["convolution, weights by pair"])))
+    assert sorted(sorted(o.name for o in part.outputs) for part in parts) == [["d_w", "d_y"], ["d_x"]]
+
+
+@pytest.mark.parametrize("backend", ["llvm", "numba"])
+def test_weights_by_pair_are_weights_by_edge_read_twice(backend: str) -> None:
+    """Value and all first and second derivatives, of pairs with one, two and three edges."""
+    generator = torch.Generator().manual_seed(0)
+    pairs = index_of(torch.tensor([0, 1, 0, 2, 1, 3, 3, 3]), 4)
+    senders, receivers = (index_of(torch.randint(5, (8,), generator=generator), 5) for _ in range(2))
+    by_pair = Convolution("3x0e+3x1o", "1x0e+1x1o", "0e+1o", backend=backend, by_pair=True)
+    by_edge = Convolution("3x0e+3x1o", "1x0e+1x1o", "0e+1o", backend="torch")
+    shapes = ((5, 12), (8, 4), (4, by_pair.weight_numel))
+    x, y, w = (torch.randn(*s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes)
+    found = []
+    for o in (by_pair(x, y, w, senders, receivers, pairs), by_edge(x, y, w[pairs.values], senders, receivers)):
+        first = torch.autograd.grad(o.square().sum(), (x, y, w), create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), (x, y, w))
+        found.append((o, *first, *second))
+    for ours, meant in zip(*found, strict=True):
+        torch.testing.assert_close(ours, meant, rtol=1e-12, atol=1e-12)
+    with pytest.raises(InputError, match="pairs"):
+        by_pair(x, y, w, senders, receivers)
+    with pytest.raises(InputError, match="4 weights"):
+        by_pair(x, y, w[:3], senders, receivers, pairs)

@@ -131,3 +131,19 @@ def test_graphs_that_do_not_fit_the_weights_are_refused() -> None:
     graph = graph_of([1, 8], [[0.0, 0, 0], [1.0, 0, 0]], cutoff=3.0, dtype=torch.float32)
     with pytest.raises(InputError, match=r"species up to 8; expected 0 ... 2; .* species_of"):
         model(graph)
+
+
+def test_cutoffs_that_depend_on_the_direction_are_no_pairs() -> None:
+    cutoffs = [SMALL.cutoff] * 9
+    cutoffs[1] *= 0.7  # of species 0 at the centre, of species 1 there: not the other way round
+    config = replace(SMALL, cutoffs=tuple(cutoffs))
+    model = NequIP(config, "torch", dtype=torch.float64)
+    assert model.directed
+    assert not NequIP(SMALL, "torch").directed
+    assert not NequIP(OPTIONS, "torch").directed
+    graph = graph_of([0, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.8 * SMALL.cutoff]], cutoff=SMALL.cutoff)
+    alone = NequIP(SMALL, "torch", dtype=torch.float64)(graph_of([0, 1], [[0.0] * 3, [0.0, 0.0, 50.0]], cutoff=5.0))
+    energies, full = model(graph), NequIP(SMALL, "torch", dtype=torch.float64)(graph)
+    torch.testing.assert_close(energies[0], alone[0])  # it sees nobody
+    assert abs(float(energies[1] - alone[1])) > 1e-3  # it sees the other
+    assert abs(float(full[0] - alone[0])) > 1e-3

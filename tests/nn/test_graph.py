@@ -5,7 +5,18 @@ import torch
 from torch import Tensor
 
 from irrepc.errors import InputError
-from irrepc.nn.graph import Graph, Index, batch, edge_vectors, graph_from_edges, index_of
+from irrepc.nn.graph import (
+    Graph,
+    Index,
+    batch,
+    each_its_own,
+    edge_vectors,
+    first_edges,
+    graph_from_edges,
+    index_of,
+    pairs_of,
+)
+from irrepc.nn.neighbours import SkinList, graph_of
 
 
 def check_index(index: Index, rows: int) -> None:
@@ -117,3 +128,42 @@ def test_a_graph_refuses_arrays_that_do_not_fit(name: str, value: Tensor) -> Non
     }
     with pytest.raises(InputError, match=f"got {name}|got positions"):
         graph_from_edges(**given)
+
+
+def check_pairs(graph: Graph) -> None:
+    """Every edge and its reverse in one pair, nobody else; the reverse has the very same length."""
+    check_index(graph.pairs, graph.num_pairs)
+    of = {}
+    ends = zip(graph.receivers.values.tolist(), graph.senders.values.tolist(), graph.shifts.tolist(), strict=True)
+    edges = [(i, j, tuple(round(n) for n in shift)) for i, j, shift in ends]
+    for (i, j, shift), pair in zip(edges, graph.pairs.values.tolist(), strict=True):
+        back = (j, i, tuple(-n for n in shift))
+        assert of.setdefault((i, j, shift), pair) == pair
+        assert of.get(back, pair) == pair
+    kinds = {frozenset(((i, j, s), (j, i, tuple(-n for n in s)))) for i, j, s in edges}
+    assert graph.num_pairs == len(kinds)
+    lengths = torch.linalg.vector_norm(edge_vectors(graph), dim=1)
+    assert torch.equal(lengths, lengths[first_edges(graph.pairs)][graph.pairs.values])
+
+
+def test_an_edge_and_its_reverse_are_a_pair_images_of_an_atom_included() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cell = torch.eye(3).double() * 2.5 + 0.3 * torch.rand(3, 3, generator=generator, dtype=torch.float64)
+    positions = torch.rand(3, 3, generator=generator, dtype=torch.float64) @ cell
+    graph = graph_of([0, 1, 0], positions.numpy(), cell.numpy(), True, cutoff=4.0)
+    assert graph.num_pairs * 2 == graph.num_edges > 100
+    check_pairs(graph)
+    check_pairs(graph_of([0], positions[:1].numpy(), cell.numpy(), True, cutoff=4.0))
+    check_pairs(some_graph(3))  # edges without a reverse, and doubled ones
+    check_pairs(batch([graph, some_graph(1), graph]))
+    moved = SkinList(4.0).graph([0, 1, 0], positions.numpy(), cell.numpy(), True)
+    check_pairs(moved)
+    assert moved.num_pairs == graph.num_pairs
+
+
+def test_pairs_of_no_edges_of_one_and_of_too_far_images() -> None:
+    none, far = torch.zeros(0, dtype=torch.int64), 2**20 * torch.ones(1, 3)
+    check_index(pairs_of(none, none, torch.zeros(0, 3), 4), 0)
+    check_index(each_its_own(3), 3)
+    with pytest.raises(InputError, match="wrap the atoms"):
+        pairs_of(none.new_zeros(1), none.new_zeros(1), far, 2)

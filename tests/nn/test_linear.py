@@ -51,6 +51,47 @@ def test_gradients_of_two_orders() -> None:
     assert torch.autograd.gradgradcheck(f, given)
 
 
+@pytest.mark.parametrize("before", ["2x0e+1x1o+1x0e", "2x1o+1x2e"])
+def test_gradients_of_two_orders_of_a_map_for_each_species(before: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    linear = SpeciesLinear(before, "2x1o+2x0e", 2, dtype=torch.float64)
+    x = torch.randn(4, linear.irreps_in.dim, dtype=torch.float64, generator=generator).requires_grad_()
+    embedding = torch.randn(3, 2, dtype=torch.float64, generator=generator).requires_grad_()
+    one_hot = torch.eye(3, dtype=torch.float64)[[0, 2, 2, 1]]
+
+    def f(x: torch.Tensor, embedding: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = torch.func.functional_call(linear, {"weight": weight}, (x, embedding, one_hot))
+        return out
+
+    assert torch.autograd.gradcheck(f, (x, embedding, linear.weight))
+    assert torch.autograd.gradgradcheck(f, (x, embedding, linear.weight))
+
+
+def test_a_third_derivative_and_function_transforms() -> None:
+    linear = Linear("2x0e+1x1o", "1x1o+3x0e", dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(*s, dtype=torch.float64, generator=generator) for s in ((3, 5), linear.weight.shape))
+
+    def f(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = torch.func.functional_call(linear, {"weight": weight}, (x,))
+        return (out**3).sum()
+
+    expected = torch.func.grad(lambda w: torch.func.grad(f)(x, w).square().sum())(weight)
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    (first,) = torch.autograd.grad(f(x, weight), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), weight, create_graph=True)
+    torch.testing.assert_close(second, expected)
+    (third,) = torch.autograd.grad(second.square().sum(), x)
+    h = torch.randn(3, 5, dtype=torch.float64, generator=generator)
+
+    def square(step: float) -> torch.Tensor:
+        shifted = x.detach() + step * h
+        moved = torch.func.grad(lambda w: torch.func.grad(f)(shifted, w).square().sum())(weight.detach())
+        return moved.square().sum()
+
+    torch.testing.assert_close((third * h).sum(), (square(1e-5) - square(-1e-5)) / 2e-5, rtol=1e-6, atol=1e-6)
+
+
 def test_no_rows_other_strides_and_a_wrong_width() -> None:
     linear = Linear("2x0e+3x1o", "4x1o+1x0e")
     assert linear(torch.zeros(0, 11)).shape == (0, 13)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from irrepc.errors import InputError
+from irrepc.nn.closed_forms import fade, length_and_direction, silu, sines
 from irrepc.nn.radial import BesselBasis, GaussianBasis, ScalarMLP, cosine_cutoff, polynomial_cutoff
 
 CUTOFFS = {"polynomial": polynomial_cutoff, "cosine": cosine_cutoff}
@@ -120,3 +121,53 @@ def test_the_perceptron_with_e3nns_gain_is_e3nns() -> None:
 def test_impossible_sizes_are_refused(build: object) -> None:
     with pytest.raises(InputError, match=r"got .* expected"):
         build()  # type: ignore[operator]
+
+
+def plain_bessels(r: Tensor, k: Tensor) -> Tensor:
+    return torch.sin(r.unsqueeze(1) * k) / r.unsqueeze(1)
+
+
+FORMS = {
+    "silu": (silu, lambda x: x * torch.sigmoid(x)),
+    "fade": (lambda x: fade(x, 5), lambda x: torch.where(x < 1, 1 - 21 * x**5 + 35 * x**6 - 15 * x**7, 0.0)),
+    "sines": (lambda x: sines(x, torch.tensor([1.0, 2.5]).double()), None),
+    "length": (lambda x: length_and_direction(x.view(-1, 3))[0], lambda x: x.view(-1, 3).norm(dim=1)),
+    "direction": (
+        lambda x: length_and_direction(x.view(-1, 3))[1],
+        lambda x: x.view(-1, 3) / x.view(-1, 3).norm(dim=1, keepdim=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_closed_forms_are_their_functions_with_three_derivatives(name: str) -> None:
+    form, plain = FORMS[name]
+    plain = plain or (lambda x: plain_bessels(x, torch.tensor([1.0, 2.5]).double()))
+    generator = torch.Generator().manual_seed(0)
+    x = 0.1 + 1.2 * torch.rand(12, dtype=torch.float64, generator=generator)
+    found = []
+    for f in (form, plain):
+        weights, v = torch.Generator().manual_seed(1), x.clone().requires_grad_()
+        values = [f(v)]
+        for _ in range(3):
+            mixed = (values[-1] * torch.randn(values[-1].shape, dtype=torch.float64, generator=weights)).sum()
+            values.append(torch.autograd.grad(mixed, v, create_graph=True)[0])
+        found.append(values)
+    for ours, meant in zip(*found, strict=True):
+        torch.testing.assert_close(ours, meant, rtol=1e-11, atol=1e-11)
+
+
+def test_directions_of_nothing_have_no_gradient() -> None:
+    v = torch.tensor([[0.0, 0.0, 0.0], [0.0, 3.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    length, direction = length_and_direction(v)
+    (first,) = torch.autograd.grad(length.sum() + direction[:, 1].sum(), v, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), v)
+    assert not first[0].any()
+    assert not second[0].any()
+    assert bool(torch.isfinite(second).all())
+    assert length.tolist() == [0.0, 5.0]
+
+
+def test_a_power_that_is_no_whole_number_is_refused() -> None:
+    with pytest.raises(InputError, match="integer"):
+        polynomial_cutoff(torch.zeros(1), 2.5)  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ from tests.runtime.test_ops import largest, operands
 
 CPU = torch.device("cpu")
 NAMES = ("convolution", "contraction", "harmonics", "crossed")
-SIZES = {"sender": 7, "receiver": 5, "species": 3}
+SIZES = {"sender": 7, "receiver": 5, "species": 3, "pair": 6}
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=ABSENT)
 

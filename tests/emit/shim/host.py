@@ -23,7 +23,7 @@ Defines = tuple[tuple[str, str], ...]
 HEADER = Path(__file__).with_name("device.h")
 COMPILER = shutil.which("g++")
 ABSENT = "g++ is not on the PATH"
-SIZES = {"sender": 5, "receiver": 4, "species": 3}
+SIZES = {"sender": 5, "receiver": 4, "species": 3, "pair": 4}
 
 
 class Host:
