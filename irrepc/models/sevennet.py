@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.errors import InputError
 from irrepc.models.nequip import ScaleShift
+from irrepc.nn.closed_forms import sines
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.gate import SILU_GAIN, Gate
-from irrepc.nn.graph import Graph, check_graph, edge_vectors
+from irrepc.nn.graph import Graph, check_graph, edge_vectors, first_edges
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.linear import Linear
 from irrepc.nn.norm import lengths_and_directions
@@ -119,9 +120,8 @@ class RadialWaves(nn.Module):
         self.waves = nn.Parameter(torch.arange(1, size + 1, dtype=dtype) * (math.pi / cutoff))
 
     def forward(self, r: Tensor) -> Tensor:
-        """Distances (E,) Å > 0 -> (E, size), 1/Å²."""
-        r = r.unsqueeze(-1)
-        return torch.sin(r * self.waves) / r * (2 / self.cutoff)
+        """Distances (E,) Å -> (E, size), 1/Å²."""
+        return sines(r, self.waves) * (2 / self.cutoff)
 
 
 class Interaction(nn.Module):
@@ -140,9 +140,9 @@ class Interaction(nn.Module):
         super().__init__()
         scalars, *rest = (Block(mul, Irrep(degree, 1)) for degree, mul in enumerate(features))
         gates = Irreps(tuple(Block(b.mul, Irrep(0, 1)) for b in rest))
-        self.gate = Gate(Irreps((scalars,)), ["silu"], gates, ["silu"] * len(gates), Irreps(tuple(rest)))
+        self.gate = Gate(Irreps((scalars,)), ["silu"], gates, ["silu"] * len(gates), Irreps(tuple(rest)), backend)
         self.linear_1 = Linear(irreps_in, irreps_in)
-        self.convolution = Convolution(irreps_in, irreps_edge, self.gate.irreps_in, backend=backend)
+        self.convolution = Convolution(irreps_in, irreps_edge, self.gate.irreps_in, backend=backend, by_pair=True)
         widths = (config.bessels, *config.radial_widths, self.convolution.weight_numel)
         self.radial = ScalarMLP(widths, gain=SILU_GAIN, scale=share)
         self.linear_2 = Linear(self.convolution.irreps_out, self.gate.irreps_in)
@@ -154,8 +154,9 @@ class Interaction(nn.Module):
         return self.linear_1(x), self.self_connection(x)
 
     def forward(self, sent: Tensor, kept: Tensor, radial: Tensor, harmonics: Tensor, graph: Graph) -> Tensor:
-        """What `own` gave, radial (E, bessels), harmonics (E, (lmax + 1)²) -> (N, irreps_out.dim)."""
-        m = self.convolution(sent, harmonics, self.radial(radial), graph.senders, graph.receivers)
+        """What `own` gave, radial (P, bessels), harmonics (E, (lmax + 1)²) -> (N, irreps_out.dim)."""
+        weights = self.radial(radial)
+        m = self.convolution(sent, harmonics, weights, graph.senders, graph.receivers, graph.pairs)
         out: Tensor = self.gate(self.linear_2(m) + kept)
         return out
 
@@ -202,7 +203,7 @@ class SevenNet(nn.Module):
         check_graph(graph, len(self.species), weight.to(torch.promote_types(weight.dtype, graph.positions.dtype)))
         # where positions have more digits than the weights, distances between them are taken before digits are dropped
         r, directions = lengths_and_directions(edge_vectors(graph).to(weight.dtype))
-        harmonics, radial = self.harmonics(directions), self.radial_features(r)
+        harmonics, radial = self.harmonics(directions), self.radial_features(r, graph)
         x = weight * (1 / math.sqrt(len(self.species)))
         for k, layer in enumerate(self.layers):
             assert isinstance(layer, Interaction)
@@ -213,8 +214,9 @@ class SevenNet(nn.Module):
         energies: Tensor = self.scale_shift(self.readout_2(self.readout_1(x)).squeeze(-1), graph.species)
         return energies
 
-    def radial_features(self, r: Tensor) -> Tensor:
-        """Distances r (E,) Å -> waves times envelope, (E, bessels)."""
+    def radial_features(self, r: Tensor, graph: Graph) -> Tensor:
+        """Distances r (E,) Å -> waves times envelope of each pair, (P, bessels)."""
+        r = r.index_select(0, first_edges(graph.pairs))
         if self.config.envelope == "xplor":
             fade = xplor_cutoff(r, self.config.cutoff_on, self.cutoff)
         else:
