@@ -71,7 +71,7 @@ def test_all_structures_in_float64(shared: Path, name: str, model: SevenNet) -> 
     for structure, expected in cases(shared, name, "float64"):
         energy, forces, stress = evaluated(model, structure)
         np.testing.assert_allclose(energy, expected["energy"], rtol=1e-13, err_msg=structure["name"])
-        scale = max(np.abs(expected["forces"]).max(), 1e-2)
+        scale = max(np.abs(expected["forces"]).max(), 0.1)  # smaller ones are differences of larger numbers
         np.testing.assert_allclose(forces, expected["forces"], rtol=0, atol=1e-12 * scale, err_msg=structure["name"])
         if expected["stress"] is not None and len(stress):
             scale = np.abs(expected["stress"]).max()
