@@ -52,22 +52,21 @@ def calculator(model: str, dtype: str | None) -> Any:
 def check_structures(structures: list[Any], evaluator: Any, path: Path) -> None:
     """Raise InputError for the first structure that the model cannot or should not be asked about.
 
-    Unknown elements, numbers that are not finite, a degenerate cell, atoms nearer to each other than any bond.
+    Unknown elements, numbers that are not finite, a degenerate cell, atoms nearer to each other than any bond. A
+    deployed model looks at the geometry itself, when it is asked: what could do it here would import torch.
     """
-    from irrepc.nn.neighbours import neighbours, species_of
-
     for number, atoms in enumerate(structures):
         try:
-            species_of(atoms.numbers, evaluator.species)
-            pairs = neighbours(atoms.positions, np.asarray(atoms.cell), atoms.pbc, cutoff=CLOSEST)
+            unknown = sorted(set(atoms.numbers.tolist()) - set(evaluator.species))
+            if unknown:
+                raise InputError(
+                    f"species: got atomic numbers {unknown}; expected only {sorted(evaluator.species)}, the elements "
+                    "of the model; take a model that knows these elements"
+                )
+            if hasattr(evaluator, "check"):
+                evaluator.check(atoms.positions, np.asarray(atoms.cell), atoms.pbc, CLOSEST)
         except InputError as error:
             raise InputError(f"{path}, structure {number}: {error}") from error
-        if len(pairs.receivers):
-            i, j = int(pairs.receivers[0]), int(pairs.senders[0])
-            raise InputError(
-                f"{path}, structure {number}: got atoms {i} and {j} nearer than {CLOSEST} Å; expected a bond length at "
-                "least; give positions and cell in Å, or remove the double"
-            )
 
 
 def written(atoms: Any, results: dict[str, Any]) -> Any:

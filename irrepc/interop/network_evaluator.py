@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from irrepc.errors import InputError
 from irrepc.models.checkpoint import Network
 from irrepc.models.potential import DirectForces, predict
 from irrepc.models.sevennet import SevenNet
-from irrepc.nn.neighbours import SkinList, species_of
+from irrepc.nn.neighbours import SkinList, neighbours, species_of
 
 Float = NDArray[np.float64]
 
@@ -78,3 +79,12 @@ class NetworkEvaluator:
             found.forces.double().cpu().numpy(),
             None if found.stress is None else found.stress[0].double().cpu().numpy(),
         )
+
+    def check(self, positions: ArrayLike, cell: ArrayLike | None, pbc: bool | Sequence[bool], closest: float) -> None:
+        """Raise InputError for a structure without meaning: as `neighbours`, and atoms nearer than `closest` (Å)."""
+        pairs = neighbours(positions, cell, pbc, cutoff=closest)
+        if len(pairs.receivers):
+            raise InputError(
+                f"structure: got atoms {pairs.receivers[0]} and {pairs.senders[0]} nearer than {closest} Å; expected a "
+                "bond length at least; give positions and cell in Å, or remove the double"
+            )

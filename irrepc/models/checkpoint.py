@@ -102,7 +102,10 @@ def _first_version(path: str | Path, backend: str) -> Network:
             ) from error
     kind = content.get("format") if isinstance(content, dict) else type(content).__name__
     if kind != _FIRST:
-        raise InputError(f"load_model: got {path} of format {kind!r}; expected one that save_model writes")
+        raise InputError(
+            f"load_model: got {path} of format {kind!r}; expected one that save_model writes; irrepc.load_model reads "
+            "those of other packages"
+        )
     try:
         config = dict(json.loads(content.get("config")))
     except (TypeError, ValueError) as error:
