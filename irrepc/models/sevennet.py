@@ -26,7 +26,7 @@ from irrepc.models.nequip import ScaleShift
 from irrepc.nn.closed_forms import sines
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.gate import SILU_GAIN, Gate
-from irrepc.nn.graph import Graph, check_graph, edge_vectors, first_edges
+from irrepc.nn.graph import Graph, checked_vectors, first_edges
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.linear import Linear
 from irrepc.nn.norm import lengths_and_directions
@@ -200,9 +200,7 @@ class SevenNet(nn.Module):
     def forward(self, graph: Graph) -> Tensor:
         """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights, or in float64."""
         weight = self.embedding.weight
-        check_graph(graph, len(self.species), weight.to(torch.promote_types(weight.dtype, graph.positions.dtype)))
-        # where positions have more digits than the weights, distances between them are taken before digits are dropped
-        r, directions = lengths_and_directions(edge_vectors(graph).to(weight.dtype))
+        r, directions = lengths_and_directions(checked_vectors(graph, len(self.species), weight))
         harmonics, radial = self.harmonics(directions), self.radial_features(r, graph)
         x = weight * (1 / math.sqrt(len(self.species)))
         for k, layer in enumerate(self.layers):
