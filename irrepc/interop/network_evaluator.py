@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from irrepc.errors import InputError
 from irrepc.models.checkpoint import Network
+from irrepc.models.mace import MACE
+from irrepc.models.nequip import NequIP
 from irrepc.models.potential import DirectForces, predict
 from irrepc.models.sevennet import SevenNet
 from irrepc.nn.neighbours import SkinList, neighbours, species_of
@@ -54,8 +56,9 @@ class NetworkEvaluator:
         self.model = copy.deepcopy(network).to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.species, self.cutoff = network.species, float(network.cutoff)
         self.device, self.dtype = torch.device(device), next(self.model.parameters()).dtype
-        # SevenNet takes distances of positions in float64 before it rounds, whatever its weights are
-        self.positions_dtype = torch.float64 if isinstance(network, SevenNet) else self.dtype
+        # these take distances of positions in float64 before they round, whatever their weights are
+        exact = isinstance(network, SevenNet | NequIP | MACE)
+        self.positions_dtype = torch.float64 if exact else self.dtype
         self.pairs = SkinList(self.cutoff, skin)
 
     def evaluate(

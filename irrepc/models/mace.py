@@ -26,7 +26,7 @@ from irrepc.nn.contraction import SymmetricContraction, species_index
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.elements import covalent_radii
 from irrepc.nn.gate import ACTIVATIONS, SILU_GAIN
-from irrepc.nn.graph import Graph, Index, check_graph, edge_vectors, first_edges
+from irrepc.nn.graph import Graph, Index, checked_vectors, first_edges
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.linear import Linear, SpeciesLinear
 from irrepc.nn.norm import lengths_and_directions
@@ -258,13 +258,13 @@ class MACE(nn.Module):
                     weight /= max(weight.shape[1], 1)
 
     def forward(self, graph: Graph, heads: Tensor | None = None) -> Tensor:
-        """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights.
+        """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights, or in float64.
 
         heads (B,) int64: the head of each structure, a number into config.heads; without it, all take self.head.
         """
         count, levels = len(self.species), len(self.config.heads)
-        check_graph(graph, count, self.embedding)
-        vectors = -edge_vectors(graph)  # the paper's r_ij points from the neighbour to the centre
+        # the paper's r_ij points from the neighbour to the centre
+        vectors = -checked_vectors(graph, count, self.embedding)
         r, directions = lengths_and_directions(vectors)
         harmonics, radial = self.harmonics(directions), self.radial_features(r, graph)
         species = species_index(graph.species, count)

@@ -24,7 +24,7 @@ from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.errors import InputError
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.gate import Gate
-from irrepc.nn.graph import Graph, check_graph, each_its_own, edge_vectors, first_edges
+from irrepc.nn.graph import Graph, checked_vectors, each_its_own, first_edges
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.linear import Linear, SpeciesLinear
 from irrepc.nn.norm import lengths_and_directions
@@ -266,12 +266,12 @@ class NequIP(nn.Module):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
 
     def forward(self, graph: Graph) -> Tensor:
-        """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights."""
-        check_graph(graph, len(self.species), self.embedding.weight)
+        """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights, or in float64."""
         count, embedding = len(self.species), self.embedding.weight
+        vectors = checked_vectors(graph, count, embedding)
         if self.directed:
             graph = graph._replace(pairs=each_its_own(graph.num_edges, embedding.device))
-        r, directions = lengths_and_directions(edge_vectors(graph))
+        r, directions = lengths_and_directions(vectors)
         harmonics, radial = self.harmonics(directions), self.radial_features(r, graph)
         kinds = torch.eye(count, dtype=embedding.dtype, device=embedding.device)
         x, one_hot = embedding, kinds.index_select(0, graph.species)

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.errors import InputError
 from irrepc.models.nequip import ScaleShift
+from irrepc.nn.closed_forms import sines
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.gate import SILU_GAIN, Gate
-from irrepc.nn.graph import Graph, check_graph, edge_vectors, first_edges
+from irrepc.nn.graph import Graph, checked_vectors, first_edges
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.linear import Linear
 from irrepc.nn.norm import lengths_and_directions
@@ -119,9 +120,8 @@ class RadialWaves(nn.Module):
         self.waves = nn.Parameter(torch.arange(1, size + 1, dtype=dtype) * (math.pi / cutoff))
 
     def forward(self, r: Tensor) -> Tensor:
-        """Distances (E,) Å > 0 -> (E, size), 1/Å²."""
-        r = r.unsqueeze(-1)
-        return torch.sin(r * self.waves) / r * (2 / self.cutoff)
+        """Distances (E,) Å -> (E, size), 1/Å²."""
+        return sines(r, self.waves) * (2 / self.cutoff)
 
 
 class Interaction(nn.Module):
@@ -200,11 +200,8 @@ class SevenNet(nn.Module):
     def forward(self, graph: Graph) -> Tensor:
         """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights, or in float64."""
         weight = self.embedding.weight
-        check_graph(graph, len(self.species), weight.to(torch.promote_types(weight.dtype, graph.positions.dtype)))
-        # where positions have more digits than the weights, distances between them are taken before digits are dropped
-        r, directions = lengths_and_directions(edge_vectors(graph).to(weight.dtype))
-        harmonics = self.harmonics(directions)
-        radial = self.radial_features(r.index_select(0, first_edges(graph.pairs)))
+        r, directions = lengths_and_directions(checked_vectors(graph, len(self.species), weight))
+        harmonics, radial = self.harmonics(directions), self.radial_features(r, graph)
         x = weight * (1 / math.sqrt(len(self.species)))
         for k, layer in enumerate(self.layers):
             assert isinstance(layer, Interaction)
@@ -215,8 +212,9 @@ class SevenNet(nn.Module):
         energies: Tensor = self.scale_shift(self.readout_2(self.readout_1(x)).squeeze(-1), graph.species)
         return energies
 
-    def radial_features(self, r: Tensor) -> Tensor:
-        """Distances r (P,) Å -> waves times envelope, (P, bessels)."""
+    def radial_features(self, r: Tensor, graph: Graph) -> Tensor:
+        """Distances r (E,) Å -> waves times envelope of each pair, (P, bessels)."""
+        r = r.index_select(0, first_edges(graph.pairs))
         if self.config.envelope == "xplor":
             fade = xplor_cutoff(r, self.config.cutoff_on, self.cutoff)
         else:

@@ -125,9 +125,9 @@ def test_impossible_configurations_are_refused(change: dict[str, Any], says: str
 
 def test_graphs_that_do_not_fit_the_weights_are_refused() -> None:
     model = NequIP(SMALL, "torch")
-    double = graph_of([0, 1], [[0.0, 0, 0], [1.0, 0, 0]], cutoff=3.0)
-    with pytest.raises(InputError, match=r"got a graph of torch.float64 on cpu; expected torch.float32"):
-        model(double)
+    single = graph_of([0, 1], [[0.0, 0, 0], [1.0, 0, 0]], cutoff=3.0, dtype=torch.float32)
+    with pytest.raises(InputError, match=r"got a graph of torch.float32 on cpu; expected torch.float64"):
+        NequIP(SMALL, "torch", dtype=torch.float64)(single)
     graph = graph_of([1, 8], [[0.0, 0, 0], [1.0, 0, 0]], cutoff=3.0, dtype=torch.float32)
     with pytest.raises(InputError, match=r"species up to 8; expected 0 ... 2; .* species_of"):
         model(graph)

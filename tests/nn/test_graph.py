@@ -9,6 +9,7 @@ from irrepc.nn.graph import (
     Graph,
     Index,
     batch,
+    checked_vectors,
     each_its_own,
     edge_vectors,
     first_edges,
@@ -167,3 +168,16 @@ def test_pairs_of_no_edges_of_one_and_of_too_far_images() -> None:
     check_index(each_its_own(3), 3)
     with pytest.raises(InputError, match="wrap the atoms"):
         pairs_of(none.new_zeros(1), none.new_zeros(1), far, 2)
+
+
+def test_differences_are_taken_before_digits_are_dropped() -> None:
+    positions = torch.tensor([[100.0, 0, 0], [100.0 + 1e-6, 0, 1.0]], dtype=torch.float64)
+    index = torch.tensor([1, 0])
+    graph = graph_from_edges(positions, torch.zeros(2, dtype=torch.int64), index, 1 - index)
+    single = torch.zeros(1)
+    found = checked_vectors(graph, 1, single)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[0], torch.tensor([1e-6, 0, 1.0]), rtol=1e-3, atol=0)
+    assert checked_vectors(graph.to(dtype=torch.float32), 1, single)[0, 0] == 0
+    with pytest.raises(InputError, match=r"got a graph of torch.float32 .* expected torch.float64"):
+        checked_vectors(graph.to(dtype=torch.float32), 1, single.double())
