@@ -58,6 +58,8 @@ def test_the_verbs_are_those_of_the_design() -> None:
         "build",
         "bench",
         "convert",
+        "deploy",
+        "lammps",
         "eval",
         "relax",
         "md",
