@@ -201,7 +201,8 @@ class SevenNet(nn.Module):
         """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights, or in float64."""
         weight = self.embedding.weight
         r, directions = lengths_and_directions(checked_vectors(graph, len(self.species), weight))
-        harmonics, radial = self.harmonics(directions), self.radial_features(r, graph)
+        harmonics = self.harmonics(directions)
+        radial = self.radial_features(r.index_select(0, first_edges(graph.pairs)))
         x = weight * (1 / math.sqrt(len(self.species)))
         for k, layer in enumerate(self.layers):
             assert isinstance(layer, Interaction)
@@ -212,9 +213,8 @@ class SevenNet(nn.Module):
         energies: Tensor = self.scale_shift(self.readout_2(self.readout_1(x)).squeeze(-1), graph.species)
         return energies
 
-    def radial_features(self, r: Tensor, graph: Graph) -> Tensor:
-        """Distances r (E,) Å -> waves times envelope of each pair, (P, bessels)."""
-        r = r.index_select(0, first_edges(graph.pairs))
+    def radial_features(self, r: Tensor) -> Tensor:
+        """Distances r (P,) Å of pairs -> waves times envelope, (P, bessels)."""
         if self.config.envelope == "xplor":
             fade = xplor_cutoff(r, self.config.cutoff_on, self.cutoff)
         else:
