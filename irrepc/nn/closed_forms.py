@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irrepc.runtime.ops import TRANSFORMED
+
 
 def is_transformed() -> bool:
     """Whether torch.compile or torch.func looks at what is called now."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return torch.compiler.is_compiling() or TRANSFORMED()
 
 
 def silu(x: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor
+
+from irrepc.nn.closed_forms import is_transformed
 
 Value = TypeVar("Value")
 
@@ -28,7 +29,7 @@ class Kept(Generic[Value]):
 
     def __call__(self, weights: Iterable[Tensor], make: Callable[[], Value]) -> Value:
         """The value that `make` gives for these weights."""
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if is_transformed():
             return make()
         key = []
         for weight in weights:
