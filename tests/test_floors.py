@@ -38,11 +38,12 @@ FLOORS = {
     "runtime": Floor(5, (*ARRAYS, "numba", "llvmlite", "filelock", "platformdirs")),
     "nn": Floor(6, (*ARRAYS, "vesin")),
     "models": Floor(7, ARRAYS),
-    "interop": Floor(8, (*ARRAYS, "ase")),
+    "interop": Floor(8, (*ARRAYS, "ase", "e3nn")),
     "train": Floor(8, (*ARRAYS, "ase", "matplotlib", "rich")),
     "deploy": Floor(8, ARRAYS),
     "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", *PEERS)),
     "cli": Floor(9, ("click", "rich")),
+    "e3nn": Floor(9, ()),
     "__init__": Floor(10, ()),
     "__main__": Floor(10, ()),
 }
