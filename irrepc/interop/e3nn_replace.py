@@ -183,7 +183,7 @@ def _linear(part: Any) -> nn.Module:
         if i.i_in >= 0 and 0 not in i.path_shape:
             paths.append(Path(i.i_in, i.i_out, float(i.path_weight), start))
             start += math.prod(i.path_shape)
-    biases = [i.i_out for i in part.instructions if i.i_in < 0]
+    biases = [i.i_out for i in part.instructions if i.i_in < 0 and 0 not in i.path_shape]
     factors = _factors(part, irreps_in, paths, bool(biases))
     buffers = dict(part._compiled_main.named_buffers(remove_duplicate=False))
     return LinearMap(irreps_in, irreps_out, paths, biases, part.shared_weights, factors, buffers)
