@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from irrepc.algebra.irreps import Irreps
 from irrepc.algebra.recipe import HarmonicsRecipe
 from irrepc.errors import InputError
+from irrepc.interop.e3nn_layout import Relayout
 from irrepc.nn.couplings import Coupling, Couplings, Loaded
 
 # e3nn.util.jit reads this name and says «does not support TorchScript compilation»
@@ -37,7 +38,9 @@ class Product(nn.Module):
         super().__init__()
         self.irreps1, self.irreps2, self.irreps_out = irreps1, irreps2, irreps_out
         self.shared, self.backend = shared, backend
+        self.enter = nn.ModuleList([Relayout(irreps1, to_e3nn=False), Relayout(irreps2, to_e3nn=False)])
         self.couplings = Couplings(irreps1, irreps2, irreps_out, couplings, shared, backend)
+        self.leave = Relayout(irreps_out, to_e3nn=True)
         _keep(self, buffers)
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -45,12 +48,8 @@ class Product(nn.Module):
         _check_tracing(self.backend)
         leading, (x, y, *given) = _rows(x, y) if self.shared else _rows(x, y, weight)
         numbers = weight.reshape(self.couplings.weight_numel) if self.shared else given[0]
-        sums = self.couplings(channels_last(x, self.irreps1), channels_last(y, self.irreps2), numbers)
-        blocks = [
-            x.new_zeros(x.shape[0], b.dim) if part is None else part.transpose(1, 2).flatten(1)
-            for part, b in zip(sums, self.irreps_out, strict=True)
-        ]
-        return _joined(blocks, x).reshape(*leading, self.irreps_out.dim)
+        z = self.leave(self.couplings(self.enter[0](x), self.enter[1](y), numbers))
+        return z.reshape(*leading, self.irreps_out.dim)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         """For repr."""
@@ -128,6 +127,7 @@ class LinearMap(nn.Module):
         self.weight_numel = sum(irreps_in[p.source].mul * irreps_out[p.target].mul for p in paths)
         self.bias_widths = [irreps_out[k].dim for k in biases]
         self.widths = [b.dim for b in irreps_in]
+        self.enter, self.leave = Relayout(irreps_in, to_e3nn=False), Relayout(irreps_out, to_e3nn=True)
         _keep(self, buffers)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class LinearMap(nn.Module):
         f_in, f_out = self.factors or (1, 1)
         leading = x.shape[:-1] if self.factors is None else x.shape[:-2]
         rows = math.prod(leading)
-        blocks = x.reshape(rows, f_in, self.irreps_in.dim).split_with_sizes(self.widths, 2)
+        blocks = self.enter(x.reshape(rows * f_in, self.irreps_in.dim)).split_with_sizes(self.widths, 1)
         cube = weight
         if self.paths:  # ([rows,] f_in, f_out, numbers)
             cube = weight.reshape(*(() if self.shared else (-1,)), f_in, f_out, self.weight_numel)
@@ -147,18 +147,20 @@ class LinearMap(nn.Module):
             terms = [p for p in self.paths if p.target == k]
             y = x.new_zeros(rows, f_out, block.dim)
             if terms:
-                features = _joined([self._channels(blocks[p.source], p.source) for p in terms], x, 2)
+                features = _joined([self._channels(blocks[p.source], p.source, rows) for p in terms], x, 2)
                 matrix = _joined([self._matrix(cube, p) for p in terms], x, -2)
-                y = torch.unflatten(_times(features, matrix), 2, (f_out, block.mul)).permute(0, 2, 3, 1).flatten(2)
+                z = torch.unflatten(_times(features, matrix), 2, (f_out, block.mul))
+                y = z.transpose(1, 2).reshape(rows, f_out, block.dim)
             for place, target in enumerate(self.biases):
                 y = y + added[place] if target == k else y
             out.append(y)
-        return _joined(out, x, 2).reshape(*leading, *(() if self.factors is None else (f_out,)), self.irreps_out.dim)
+        joined = self.leave(_joined(out, x, 2).reshape(rows * f_out, self.irreps_out.dim))
+        return joined.reshape(*leading, *(() if self.factors is None else (f_out,)), self.irreps_out.dim)  # type: ignore[no-any-return]
 
-    def _channels(self, block: Tensor, source: int) -> Tensor:
-        """(rows, f_in, mul · components) -> (rows, components, f_in · mul)."""
-        mul, dim = self.irreps_in[source].mul, self.irreps_in[source].irrep.dim
-        return torch.unflatten(block, 2, (mul, dim)).permute(0, 3, 1, 2).flatten(2)
+    def _channels(self, block: Tensor, source: int, rows: int) -> Tensor:
+        """(rows · f_in, components · mul) -> (rows, components, f_in · mul)."""
+        dim, f_in = self.irreps_in[source].irrep.dim, self.factors[0] if self.factors else 1
+        return block.reshape(rows, f_in, dim, self.irreps_in[source].mul).transpose(1, 2).flatten(2)
 
     def _matrix(self, cube: Tensor, p: Path) -> Tensor:
         """Of the weights ([rows,] f_in, f_out, numbers) those of a path, ([rows,] f_in · mul, f_out · mul_out)."""
@@ -212,22 +214,6 @@ class Extraction(nn.Module):
             for pieces in self.outputs
         )
         return out[0] if self.single else out
-
-
-def channels_last(x: Tensor, irreps: Irreps) -> Tensor:
-    """Rows (rows, irreps.dim) of mul_ir -> of ir_mul; the same tensor where both are equal."""
-    if all(b.mul == 1 or b.irrep.l == 0 for b in irreps):
-        return x
-    blocks = x.split_with_sizes([b.dim for b in irreps], 1)
-    return _joined(
-        [
-            t
-            if b.mul == 1 or b.irrep.l == 0
-            else torch.unflatten(t, 1, (b.mul, b.irrep.dim)).transpose(1, 2).flatten(1)
-            for t, b in zip(blocks, irreps, strict=True)
-        ],
-        x,
-    )
 
 
 def _rows(*tensors: Tensor) -> tuple[torch.Size, list[Tensor]]:

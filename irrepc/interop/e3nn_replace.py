@@ -166,7 +166,7 @@ def _product(part: Any, backend: str) -> nn.Module:
             # e3nn's coefficient multiplies w3j, ours √(2l+1)·w3j
             scale = float(i.path_weight) / math.sqrt(sides[2][i.i_out].irrep.dim)
             couplings.append(Coupling(i.i_in1, i.i_in2, i.i_out, i.connection_mode, bool(i.has_weight), scale))
-    buffers = dict(part._compiled_main_left_right.named_buffers(remove_duplicate=False))
+    buffers = part._compiled_main_left_right.state_dict()
     scalars = all(
         c.mode == "uuu" and not c.has_weight and 0 in (sides[0][c.i1].irrep.l, sides[1][c.i2].irrep.l)
         for c in couplings
@@ -185,7 +185,7 @@ def _linear(part: Any) -> nn.Module:
             start += math.prod(i.path_shape)
     biases = [i.i_out for i in part.instructions if i.i_in < 0 and 0 not in i.path_shape]
     factors = _factors(part, irreps_in, paths, bool(biases))
-    buffers = dict(part._compiled_main.named_buffers(remove_duplicate=False))
+    buffers = part._compiled_main.state_dict()
     return LinearMap(irreps_in, irreps_out, paths, biases, part.shared_weights, factors, buffers)
 
 

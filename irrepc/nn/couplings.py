@@ -1,7 +1,6 @@
 """Couplings: Clebsch-Gordan couplings of two features along instructions, with weights and coefficients given.
 
-The arithmetic of tensor products, without parameters and without a memory layout for the whole output: each output
-block comes apart, as (rows, components, channels), for whoever joins them.
+The arithmetic of tensor products, without parameters.
 """
 
 from __future__ import annotations
@@ -65,28 +64,39 @@ class Couplings(nn.Module):
         shared: bool, backend: str,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.slots = len(irreps_out)
+        self._widths = tuple(b.dim for b in irreps_out)
         shapes = [weight_shape(c, irreps1, irreps2, irreps_out) if c.has_weight else (0,) for c in couplings]
         starts = [sum(map(math.prod, shapes[:n])) for n in range(len(shapes) + 1)]
         self.weight_numel = starts[-1]
-        self.groups = nn.ModuleList()
+        groups: list[_Group] = []
         for paired in (False, True):
             chosen = [n for n, c in enumerate(couplings) if (c.mode in PAIRED) == paired]
             if chosen:
                 places = [(couplings[n], shapes[n], starts[n]) for n in chosen]
-                self.groups.append(_Group(paired, irreps1, irreps2, irreps_out, places, shared, backend))
+                groups.append(_Group(paired, irreps1, irreps2, irreps_out, places, shared, backend))
+        # what one kernel writes may be the output as it stands, as in a convolution that keeps its channels
+        self._whole = len(groups) == 1 and groups[0].slots() == (*range(len(irreps_out)),)
+        self.groups = nn.ModuleList(groups)
 
-    def forward(self, x: Tensor, y: Tensor, weight: Tensor) -> list[Tensor | None]:
-        """x (rows, irreps1.dim), y (rows, irreps2.dim), both ir_mul, weight ([rows,] weight_numel).
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """x (rows, irreps1.dim), y (rows, irreps2.dim), weight ([rows,] weight_numel) -> (rows, irreps_out.dim).
 
-        Returns for each output block (rows, components, channels), or None where nothing leads to it.
+        Features are ir_mul; an output block to which nothing leads is zero.
         """
-        sums: list[Tensor | None] = [None] * self.slots
-        for group in self.groups:
-            for slot, part in group(x, y, weight):
+        written: list[Tensor] = [group(x, y, weight) for group in self.groups]
+        if self._whole:
+            return written[0]
+        sums: list[Tensor | None] = [None] * len(self._widths)
+        for group, z in zip(self.groups, written, strict=True):
+            for slot, part in group.finished(z, weight):  # type: ignore[operator]
                 before = sums[slot]
                 sums[slot] = part if before is None else before + part
-        return sums
+        rows = x.shape[0]
+        blocks = [
+            x.new_zeros(rows, width) if part is None else part.flatten(1)
+            for part, width in zip(sums, self._widths, strict=True)
+        ]
+        return torch.cat(blocks, 1) if blocks else x.new_zeros(rows, 0)
 
 
 def weight_shape(c: Coupling, irreps1: Irreps, irreps2: Irreps, irreps_out: Irreps) -> tuple[int, ...]:
@@ -155,16 +165,25 @@ class _Group(nn.Module):
         self._kernel = Loaded(self.recipe, backend)
         self._steps, self._runs, self._shared = tuple(steps), tuple(runs), shared
 
-    def forward(self, x: Tensor, y: Tensor, weight: Tensor) -> list[tuple[int, Tensor]]:
-        """Contributions (slot, (rows, components, channels))."""
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """What the kernel writes, (rows, Σ components · channels)."""
         inputs = [x, y]
         if self._runs:
             # coefficients go into the weights: they are fewer than what they multiply
             parts = [_scaled(weight[..., start:stop], scale) for start, stop, scale in self._runs]
             inputs.append(parts[0] if len(parts) == 1 else torch.cat(parts, -1))
-        z = self._kernel(*inputs, *self._extents)
+        z: Tensor = self._kernel(*inputs, *self._extents)
+        return z
+
+    def finished(self, z: Tensor, weight: Tensor) -> list[tuple[int, Tensor]]:
+        """Of what the kernel has written the contributions (slot, (rows, components, channels))."""
         blocks = z.split_with_sizes(self._widths, 1)
         return [(s.slot, self._after(s, block, weight)) for s, block in zip(self._steps, blocks, strict=True)]
+
+    def slots(self) -> tuple[int, ...]:
+        """The output blocks in the order in which the kernel writes them; none where something follows the kernel."""
+        finished = all(s.scale == 1.0 and s.weight is None and s.triangle is None for s in self._steps)
+        return tuple(s.slot for s in self._steps) if finished else ()
 
     def _after(self, step: _Step, block: Tensor, weight: Tensor) -> Tensor:
         """The weights that mix channels, or that belong to pairs u < v."""

@@ -78,7 +78,6 @@ class TensorProduct(nn.Module):
         self.weight_numel = sum(sizes)
         self.weight_slices = tuple(slice(a, a + n) for a, n in zip(starts, sizes, strict=True))
         self.couplings = Couplings(*sides, couplings, shared_weights, backend)
-        self._widths = tuple(b.dim for b in self.irreps_out)
         if shared_weights:
             self.weight = nn.Parameter(torch.randn(self.weight_numel, dtype=dtype))
 
@@ -92,13 +91,7 @@ class TensorProduct(nn.Module):
             raise InputError(f"tensor_product: got {given} weights; expected {wanted}")
         if x.shape[0] != y.shape[0]:
             raise InputError(f"tensor_product: got {x.shape[0]} rows of x and {y.shape[0]} of y; expected as many")
-        sums = self.couplings(x, y, self.weight if weight is None else weight)
-        rows = x.shape[0]
-        pieces = [
-            x.new_zeros(rows, w) if part is None else part.flatten(1)
-            for part, w in zip(sums, self._widths, strict=True)
-        ]
-        return torch.cat(pieces, 1) if pieces else x.new_zeros(rows, 0)
+        return self.couplings(x, y, self.weight if weight is None else weight)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         """For repr."""
