@@ -50,7 +50,8 @@ def replace(module: nn.Module, backend: str = "auto") -> nn.Module:
     backend  as `irrepc.load`: "auto", "torch", "llvm", "numba" or "cuda"
 
     Constants are exact here, while e3nn rounds w3j to the default dtype a module was built in: a module built in
-    float32 and then made double differs by 1e-8. TorchScript is not supported; torch.compile is.
+    float32 and then made double differs by 1e-8. Kernels take float32 and float64. TorchScript is not supported;
+    torch.compile is.
     Raises MissingExtraError without e3nn, BackendError for e3nn before 0.6 or an unknown backend.
     """
     check_choice(backend)
@@ -105,7 +106,8 @@ def _kind(part: nn.Module) -> str:
     o3, layers = _e3nn()
     if isinstance(part, torch.jit.ScriptModule):
         # torch has a Linear too
-        return next((k for k, code in _CODE.items() if part.original_name == k and hasattr(part, code)), "")
+        known = part.original_name in _CODE and (part.original_name != "Linear" or hasattr(part, _CODE["Linear"]))
+        return part.original_name if known else ""
     classes = {
         "TensorProduct": o3.TensorProduct,
         "Linear": o3.Linear,
@@ -132,6 +134,9 @@ def _exchange(part: nn.Module, code: nn.Module) -> None:
     name = _CODE[_kind(part)]
     if name in (listed := getattr(part, "__codegen__", [])):
         listed.remove(name)
+    for there in (*part.parameters(), *part.buffers()):
+        code = code.to(there.device)  # its indices; the numbers it keeps are there already
+        break
     setattr(part, name, code.train(part.training))
 
 

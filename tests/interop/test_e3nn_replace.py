@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import e3nn
 import pytest
 import torch
 from e3nn import nn as layers
 from e3nn import o3
+from e3nn.util import jit
+from e3nn.util.test import assert_equivariant
 from torch import Tensor, nn
 
 import irrepc.e3nn
@@ -129,6 +132,38 @@ def test_weights_as_a_list_of_tensors() -> None:
     assert float((theirs(x, y, weights) - ours(x, y, weights)).abs().max()) < 1e-12
 
 
+PAIRS = o3.Irreps("3x0e+4x0o+1e+2o+3o")
+THREE = o3.Irreps("5x0e+4x1o+1x2e")
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "out", "instructions", "options"),
+    [
+        # a cross product, all pairs, variances, a dot product, features weighted by others, weights of unit variance
+        ("4x1o", "4x1o", "4x1e", [(0, 0, 0, "uuu", False)], {}),
+        ([(4, (1, -1))], [(4, (1, -1))], [(4, (1, 1))], [(0, 0, 0, "uvw", True)], {}),
+        ("2x0o+2x1o", "4x1o", "4x1e", [(0, 0, 0, "uvw", True, 3), (1, 0, 0, "uvw", True, 1)], {"in2_var": [1 / 4]}),
+        (PAIRS, PAIRS, "0e", [(i, i, 0, "uuw", False) for i in range(5)], {}),
+        ("4x0o+3x1o", "5x0e+5x1e", "4x0o+3x1o", [(i, j, i, "uvu", True) for i, j in ((0, 0), (1, 0), (1, 1))], {}),
+        (
+            THREE, THREE, THREE,
+            [
+                (i, j, k, "uvw", True, a.mul * b.mul)
+                for i, a in enumerate(THREE) for j, b in enumerate(THREE) for k, c in enumerate(THREE)
+                if c.ir in a.ir * b.ir
+            ],
+            {},
+        ),
+    ],
+)  # fmt: skip
+def test_products_of_the_documentation(
+    left: object, right: object, out: object, instructions: list, options: dict[str, object]
+) -> None:
+    theirs, ours = pair(lambda: o3.TensorProduct(left, right, out, instructions, **options))
+    agree(theirs, ours, *numbers(theirs, True))
+    assert_equivariant(ours)
+
+
 def test_gates_need_no_kernel() -> None:
     ours = irrepc.e3nn.replace(o3.ElementwiseTensorProduct("2x1o+3x2e", "5x0o"), "torch")
     assert isinstance(ours._compiled_main_left_right, Scaling)
@@ -231,6 +266,29 @@ def test_an_unknown_mode_is_left() -> None:
     code = product._compiled_main_left_right
     assert irrepc.e3nn.replace(product, "torch")._compiled_main_left_right is code
     assert "got connection mode 'uvwx'" in irrepc.e3nn.report(product).left[0][1]
+
+
+def test_code_of_torchscript_is_exchanged_and_compiled_modules_are_left() -> None:
+    def build() -> nn.Module:
+        mode = e3nn.get_optimization_defaults()["jit_mode"]
+        e3nn.set_optimization_defaults(jit_mode="script")
+        made = nn.Sequential(o3.SphericalHarmonics([0, 1], True), o3.Linear("1x0e+1x1o", "2x0e+2x1o"), nn.Linear(8, 1))
+        e3nn.set_optimization_defaults(jit_mode=mode)
+        return made
+
+    theirs, ours = pair(build)
+    agree(theirs, ours, torch.randn(3, 3))
+    with pytest.raises(NotImplementedError, match="does not support TorchScript"):
+        jit.script(ours)
+    compiled = nn.Sequential(*(torch.jit.script(part) for part in theirs))
+    found = irrepc.e3nn.report(irrepc.e3nn.replace(compiled, "torch"))
+    assert [name for name, _ in found.left] == ["0", "1"]
+    assert "compiled by TorchScript" in found.left[0][1]
+
+
+def test_indices_are_where_the_module_is() -> None:
+    linear = irrepc.e3nn.replace(o3.Linear("2x1o", "2x1o").to("meta"), "torch")
+    assert {t.device.type for t in (*linear.parameters(), *linear.buffers())} == {"meta"}
 
 
 def test_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
