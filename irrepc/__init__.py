@@ -15,6 +15,7 @@ _PUBLIC = {
     "Recipe": "irrepc.algebra.recipe:Recipe",
     "Surd": "irrepc.algebra.surd:Surd",
     "derive": "irrepc.frontend.derive:derive",
+    "e3nn": "irrepc.e3nn",
     "emit": "irrepc.emit.module:emit",
     "load": "irrepc.runtime.load:load",
     "load_model": "irrepc.interop.sources:load_model",

@@ -14,14 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from irrepc.algebra.irreps import Block, Irrep, Irreps
-from irrepc.algebra.recipe import Label, Path, ProductRecipe, labels
+from irrepc.algebra.irreps import Block, Irreps
 from irrepc.errors import InputError, IrrepsError
-from irrepc.runtime.load import check_choice, load
+from irrepc.nn.couplings import MIXED, PAIRED, Coupling, Couplings, weight_shape
+from irrepc.runtime.load import check_choice
 
 MODES = ("uvw", "uvu", "uvv", "uuw", "uuu", "uvuv")
-_PAIRED = ("uuw", "uuu")
-_MIXED = ("uvw", "uuw")
 
 
 class Instruction(NamedTuple):
@@ -33,45 +31,6 @@ class Instruction(NamedTuple):
     mode: str
     has_weight: bool
     path_weight: float = 1.0
-
-
-class _Step(NamedTuple):
-    """What happens to one block of a kernel's output."""
-
-    width: int
-    components: int
-    slot: int
-    coefficient: float
-    weight: slice | None
-    matrix: tuple[int, int] | None
-
-
-class _Group(nn.Module):
-    """The instructions that share one kernel: those that pair channels, or those that cross them."""
-
-    def __init__(self, recipe: ProductRecipe, extents: dict[str, int], steps: list[_Step], backend: str) -> None:
-        super().__init__()
-        self.recipe, self.steps = recipe, tuple(steps)
-        names = dict.fromkeys(a for label in (*recipe.left, *recipe.right) for a in label.axes)
-        self._extents = tuple(extents[name] for name in names)
-        self._kernel = load(recipe, backend)
-        self._widths = tuple(s.width for s in steps)
-        self._weights = tuple(s.weight for s in steps if s.weight is not None and s.matrix is None)
-
-    def forward(self, x: Tensor, y: Tensor, weight: Tensor) -> list[tuple[int, Tensor]]:
-        """Contributions (slot, tensor (rows, components · channels))."""
-        inputs = [x, y]
-        if self._weights:
-            inputs.append(torch.cat([weight[..., s] for s in self._weights], -1))
-        z = self._kernel(*inputs, *self._extents)
-        out = []
-        for step, part in zip(self.steps, z.split_with_sizes(self._widths, 1), strict=True):
-            if step.matrix is not None and step.weight is not None:
-                part = part.reshape(-1, step.components, step.matrix[0])
-                matrix = weight[..., step.weight]
-                part = (part @ matrix.reshape(*matrix.shape[:-1], *step.matrix)).flatten(1)
-            out.append((step.slot, part * step.coefficient if step.coefficient != 1.0 else part))
-        return out
 
 
 class TensorProduct(nn.Module):
@@ -108,19 +67,17 @@ class TensorProduct(nn.Module):
         self.shared_weights, self.backend = shared_weights, check_choice(backend)
         for i in self.instructions:
             self._check(i)
-        self._coefficients = self._normalise(irrep_normalization, path_normalization)
-        shapes = [self._weight_shape(i) if i.has_weight else () for i in self.instructions]
-        sizes = [math.prod(s) if s else 0 for s in shapes]
+        coefficients = self._normalise(irrep_normalization, path_normalization)
+        couplings = tuple(
+            Coupling(i.i1, i.i2, i.i_out, i.mode, i.has_weight, coefficient)
+            for i, coefficient in zip(self.instructions, coefficients, strict=True)
+        )
+        sides = (self.irreps1, self.irreps2, self.irreps_out)
+        sizes = [math.prod(weight_shape(c, *sides)) if c.has_weight else 0 for c in couplings]
         starts = [sum(sizes[:n]) for n in range(len(sizes))]
         self.weight_numel = sum(sizes)
         self.weight_slices = tuple(slice(a, a + n) for a, n in zip(starts, sizes, strict=True))
-        groups = [
-            self._group(paired, shapes, irrep_normalization == "component")
-            for paired in (False, True)
-            if any((i.mode in _PAIRED) == paired for i in self.instructions)
-        ]
-        self.groups = nn.ModuleList(groups)
-        self._widths = tuple(b.dim for b in self.irreps_out)
+        self.couplings = Couplings(*sides, couplings, shared_weights, backend)
         if shared_weights:
             self.weight = nn.Parameter(torch.randn(self.weight_numel, dtype=dtype))
 
@@ -134,15 +91,7 @@ class TensorProduct(nn.Module):
             raise InputError(f"tensor_product: got {given} weights; expected {wanted}")
         if x.shape[0] != y.shape[0]:
             raise InputError(f"tensor_product: got {x.shape[0]} rows of x and {y.shape[0]} of y; expected as many")
-        used = self.weight if weight is None else weight
-        sums: list[Tensor | None] = [None] * len(self._widths)
-        for group in self.groups:
-            for slot, part in group(x, y, used):
-                before = sums[slot]
-                sums[slot] = part if before is None else before + part
-        rows = x.shape[0]
-        pieces = [x.new_zeros(rows, w) if s is None else s for s, w in zip(sums, self._widths, strict=True)]
-        return torch.cat(pieces, 1) if pieces else x.new_zeros(rows, 0)
+        return self.couplings(x, y, self.weight if weight is None else weight)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         """For repr."""
@@ -164,17 +113,13 @@ class TensorProduct(nn.Module):
         channels = {"uvu": a.mul, "uvv": b.mul, "uuu": a.mul, "uvuv": a.mul * b.mul}.get(i.mode, c.mul)
         if c.mul != channels:
             raise IrrepsError(f"tensor_product: mode {i.mode} of {a} and {b} gives {channels} channels; got {c}")
-        if i.mode in _PAIRED and a.mul != b.mul:
+        if i.mode in PAIRED and a.mul != b.mul:
             raise IrrepsError(f"tensor_product: mode {i.mode} pairs channels; got {a} and {b}; expected equal numbers")
-        if i.mode in _MIXED and not i.has_weight:
+        if i.mode in MIXED and not i.has_weight:
             raise IrrepsError(f"tensor_product: mode {i.mode} mixes channels; expected has_weight=True")
 
-    def _weight_shape(self, i: Instruction) -> tuple[int, ...]:
-        a, b, c = self.irreps1[i.i1].mul, self.irreps2[i.i2].mul, self.irreps_out[i.i_out].mul
-        return {"uvw": (a, b, c), "uuw": (a, c), "uuu": (a,)}.get(i.mode, (a, b))
-
     def _normalise(self, irrep_normalization: str, path_normalization: str) -> tuple[float, ...]:
-        """e3nn's path coefficients, without the √(2l+1) that the kernel holds under "component"."""
+        """e3nn's path coefficients, without the √(2l+1) that the kernel holds."""
         for given, kinds in ((irrep_normalization, ("component", "norm")), (path_normalization, ("element", "path"))):
             if given not in (*kinds, "none"):
                 raise IrrepsError(f"tensor_product: got normalization {given!r}; expected {', '.join(kinds)} or none")
@@ -188,45 +133,12 @@ class TensorProduct(nn.Module):
             together = [j for j in self.instructions if j.i_out == i.i_out]
             share = {"element": sum(fan(j) for j in together), "path": fan(i) * len(together), "none": 1}
             variance = i.path_weight / share[path_normalization]
+            if irrep_normalization != "component":
+                variance /= self.irreps_out[i.i_out].irrep.dim
             if irrep_normalization == "norm":
                 variance *= self.irreps1[i.i1].irrep.dim * self.irreps2[i.i2].irrep.dim
             out.append(math.sqrt(variance))
         return tuple(out)
-
-    def _group(self, paired: bool, shapes: list[tuple[int, ...]], component: bool) -> _Group:
-        """One kernel for the instructions that pair channels (or for those that cross them)."""
-        chosen = [n for n, i in enumerate(self.instructions) if (i.mode in _PAIRED) == paired]
-        left, extents = labels(self.irreps1, "u")
-        if paired:
-            # Channels are paired one to one, so both sides name the same axis for the same multiplicity.
-            names = {mul: name for name, mul in extents.items()}
-            right = tuple(
-                Label((names[b.mul],), b.irrep) if b.mul in names else Label((f"v{n}",), b.irrep)
-                for n, b in enumerate(self.irreps2)
-            )
-            extents |= {label.axes[0]: b.mul for label, b in zip(right, self.irreps2, strict=True)}
-        else:
-            right, more = labels(self.irreps2, "v", scalar_ones=True)
-            extents |= more
-        out: list[Label] = []
-        paths: list[Path] = []
-        steps: list[_Step] = []
-        for n in chosen:
-            i = self.instructions[n]
-            irrep: Irrep = self.irreps_out[i.i_out].irrep
-            a, b = left[i.i1].axes, right[i.i2].axes
-            axes = {"uvu": a, "uvv": b, "uuu": a, "uuw": a}.get(i.mode, a + b)
-            channels = math.prod(extents[name] for name in axes)
-            weighted = i.has_weight and i.mode not in _MIXED
-            paths.append(Path(i.i1, i.i2, len(out), weighted))
-            out.append(Label(axes, irrep))
-            matrix = (channels, shapes[n][-1]) if i.mode in _MIXED else None
-            weight = self.weight_slices[n] if i.has_weight else None
-            steps.append(_Step(irrep.dim * channels, irrep.dim, i.i_out, self._coefficients[n], weight, matrix))
-        any_weighted = any(p.weighted for p in paths)
-        kind = "none" if not any_weighted else "shared" if self.shared_weights else "row"
-        recipe = ProductRecipe(left, right, tuple(out), tuple(paths), weights=kind, component=component)
-        return _Group(recipe, extents, steps, self.backend)
 
 
 class FullyConnectedTensorProduct(TensorProduct):
