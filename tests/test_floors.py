@@ -38,21 +38,13 @@ FLOORS = {
     "runtime": Floor(5, (*ARRAYS, "numba", "llvmlite", "filelock", "platformdirs", "safetensors")),
     "nn": Floor(6, (*ARRAYS, "vesin")),
     "models": Floor(7, ARRAYS),
-<<<<<<< HEAD
-    "interop": Floor(8, (*ARRAYS, "ase")),
+    "interop": Floor(8, (*ARRAYS, "ase", "e3nn")),
     "train": Floor(8, (*ARRAYS, "ase", "lightning", "matplotlib", "rich", "yaml")),
     "deploy": Floor(8, (*ARRAYS, "llvmlite", "filelock")),
     "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", "ase", "matplotlib", *PEERS)),
     "cli": Floor(9, ("click", "rich")),
     "cli_atoms": Floor(9, ("click", "rich")),
-=======
-    "interop": Floor(8, (*ARRAYS, "ase", "e3nn")),
-    "train": Floor(8, (*ARRAYS, "ase", "matplotlib", "rich")),
-    "deploy": Floor(8, ARRAYS),
-    "commands": Floor(9, (*ARRAYS, "numba", "rich", "filelock", *PEERS)),
-    "cli": Floor(9, ("click", "rich")),
     "e3nn": Floor(9, ()),
->>>>>>> dropin
     "__init__": Floor(10, ()),
     "__main__": Floor(10, ()),
 }
