@@ -212,7 +212,7 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], says: str, tmp_path: 
         (("1o x 1o -> 1e", "--as", "torch"), "def tensor_product_vjp_vjp("),
         (("1o x 1o -> 1e", "--as", "numba", "--order", "1"), "def _tensor_product_vjp_d_x_d_y("),
         (("1o x 1o -> 1e", "--as", "llvm", "--order", "0"), "define void @_tensor_product_o("),
-        (("1o x 1o -> 1e", "--as", "cuda", "--order", "0"), "__launch_bounds__(THREADS) tensor_product_o("),
+        (("1o x 1o -> 1e", "--as", "cuda", "--order", "0"), "__global__ void BOUNDS tensor_product_o("),
     ],
 )
 def test_show(arguments: tuple[str, ...], says: str) -> None:
