@@ -154,19 +154,22 @@ class Builder:
         add: bool,
         by_species: bool = False,
     ) -> None:
-        """For each part of y its matrix ([species,] fan-in, channels) on all parts of x with the same irrep."""
-        for k, (target, matrix) in enumerate(zip(y, matrices, strict=True)):
-            row, more = 0, add
-            for n, source in enumerate(x):
-                if source.block.irrep != target.block.irrep or not source.block.mul or not target.block.mul:
-                    continue
+        """For each part of y that something feeds its matrix ([species,] fan-in, channels) on all parts of x with the
+        same irrep; other parts of y are zero."""
+        given = iter(matrices)
+        for k, target in enumerate(y):
+            sources = [s for s in x if s.block.irrep == target.block.irrep and s.block.mul and target.block.mul]
+            if not sources:
+                if not add:
+                    self.steps.append(Fill(target.place))
+                continue
+            matrix, row = next(given), 0
+            for n, source in enumerate(sources):
                 piece = matrix[..., row : row + source.block.mul, :]
                 weights = self.constant(f"{name}_{k}_{n}", piece)
                 components = target.block.irrep.dim
-                self.steps.append(Product(source.place, target.place, weights, components, by_species, more))
-                row, more = row + source.block.mul, True
-            if not more:
-                self.steps.append(Fill(target.place))
+                self.steps.append(Product(source.place, target.place, weights, components, by_species, add or n > 0))
+                row += source.block.mul
 
     def convolution(self, name: str, module: Convolution, sent: str, table: str, degree: int) -> tuple[Part, ...]:
         """The sum over neighbours, one part for each irrep that comes out: its paths stacked in their order.

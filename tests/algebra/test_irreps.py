@@ -95,7 +95,7 @@ def test_recipes_refuse_what_cannot_be() -> None:
         ProductRecipe(one, one, one, (Path(0, 0, 0),))
     with pytest.raises(RecipeError, match="gives channels"):
         ProductRecipe(one, one, (Label(("u",), Irrep(0, 1)),), (Path(0, 0, 0, False),))
-    with pytest.raises(RecipeError, match="expected row, shared or none"):
+    with pytest.raises(RecipeError, match="expected one of row, pair, shared, none, basis, spline"):
         ProductRecipe(one, one, one, (), weights="some")
 
 
