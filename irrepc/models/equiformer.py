@@ -20,19 +20,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.models.equiformer_config import EquiformerConfig
 from irrepc.models.nequip import ScaleShift
 from irrepc.nn.attention import Edges, GraphAttention, edges_of
 from irrepc.nn.block_linear import BlockLinear, apart
+from irrepc.nn.closed_forms import silu
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.depthwise import Depthwise
 from irrepc.nn.distance_bases import BASES, RadialProfile
 from irrepc.nn.dropout import EquivariantDropout, PathDropout
 from irrepc.nn.gate import SILU_GAIN
-from irrepc.nn.graph import Graph, check_graph, edge_vectors
+from irrepc.nn.graph import Graph, check_graph, edge_vectors, first_edges
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.norm import EquivariantLayerNorm, safe_norm
 from irrepc.nn.swish_gate import SwishGate
@@ -52,7 +52,7 @@ class EdgeDegreeEmbedding(nn.Module):
         self.constant = BlockLinear(Irreps.of("1x0e"), irreps)
         self.radial = RadialProfile((config.basis_size, *config.radial_widths, self.plan.weight_numel))
         self.linear = BlockLinear(self.plan.irreps_out, irreps)
-        self.convolution = Convolution(Irreps((irreps[0],)), irreps_edge, irreps, backend=backend)
+        self.convolution = Convolution(Irreps((irreps[0],)), irreps_edge, irreps, backend=backend, by_pair=True)
         self.normalisation = 1.0 / math.sqrt(config.avg_num_neighbors)
 
     def forward(self, edges: Edges) -> list[Tensor]:
@@ -62,7 +62,7 @@ class EdgeDegreeEmbedding(nn.Module):
         hidden = self.radial.hidden(edges.basis)
         weights = torch.addmm(self.radial.offset[:used], hidden, self.radial.last[:used].t())
         x, paths = constant.expand(atoms, -1), self.convolution.irreps_out
-        sums = self.convolution(x, edges.harmonics, weights, graph.senders, graph.receivers)
+        sums = self.convolution(x, edges.harmonics, weights, graph.senders, graph.receivers, graph.pairs)
         found = dict(zip([b.irrep for b in paths], apart(sums, paths), strict=True))
         degree = graph.receivers.start.diff().to(x.dtype).unsqueeze(-1)
         matrices, out = linear.matrices(), []
@@ -141,7 +141,7 @@ class ScalarReadout(nn.Module):
 
     def forward(self, x: Sequence[Tensor], edges: Edges) -> list[Tensor]:
         """Scalars (N, mul), alone in a list -> (N, 1) alike."""
-        out: list[Tensor] = self.linear_2([F.silu(y) * SILU_GAIN for y in self.linear_1(x)])
+        out: list[Tensor] = self.linear_2([silu(y) * SILU_GAIN for y in self.linear_1(x)])
         return out
 
 
@@ -186,7 +186,8 @@ class Equiformer(nn.Module):
         """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights."""
         check_graph(graph, len(self.species), self.embedding)
         vectors = edge_vectors(graph)
-        edges = edges_of(graph, self.harmonics(vectors), self.basis(safe_norm(vectors, -1)), self.config.heads)
+        distances = safe_norm(vectors.index_select(0, first_edges(graph.pairs)), -1)
+        edges = edges_of(graph, self.harmonics(vectors), self.basis(distances), self.config.heads)
         scalars, *others = self.surroundings(edges)
         x = [scalars + self.embedding.index_select(0, graph.species) + self.embedding_bias, *others]
         for block in self.blocks:

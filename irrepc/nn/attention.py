@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.nn.block_linear import BlockLinear, together
+from irrepc.nn.closed_forms import silu
 from irrepc.nn.depthwise import DepthwiseProduct, DepthwiseSum
 from irrepc.nn.distance_bases import RadialProfile
 from irrepc.nn.dropout import EquivariantDropout, check_rate
@@ -32,8 +33,8 @@ class Edges(NamedTuple):
     """What every layer reads along the edges of a graph.
 
     harmonics  (E, irreps of the harmonics)
-    basis      (E, size) the radial basis
-    graph      the graph; its edges are sorted by receiver
+    basis      (P, size) the radial basis of each pair of atoms, whose two directions are of one length
+    graph      the graph; its edges are sorted by receiver, its pairs are those of the basis
     copies     Index of (heads · E,) over the E edges: row h · E + e stands for edge e in head h
     targets    Index of (heads · E,) over heads · N rows: its receiver in that head
     """
@@ -195,7 +196,8 @@ class GraphAttention(nn.Module):
         graph, irreps = edges.graph, self.source.irreps_in
         sent, received = together(self.source(x), irreps), together(self.target(x), irreps)
         message = sent.index_select(0, graph.senders.values) + received.index_select(0, graph.receivers.values)
-        parts = self.product(message, edges.harmonics, self.radial(edges.basis))
+        weights = self.radial(edges.basis).index_select(0, graph.pairs.values)
+        parts = self.product(message, edges.harmonics, weights)
         alpha = edge_softmax(self.scores(parts), graph.receivers)
         alpha = F.dropout(alpha, self.alpha_drop, self.training) if self.alpha_drop else alpha
         values = self.value(parts, alpha, edges)
@@ -210,7 +212,7 @@ class GraphAttention(nn.Module):
         s = self.score(message)[0]
         # one matrix product for all heads: a_h in the rows of head h, zero elsewhere
         dots = (self.dot.unsqueeze(-1) * self.own.unsqueeze(1)).flatten(0, 1) * (0.8 * LEAKY_GAIN)
-        return torch.add(F.silu(s), s, alpha=0.25) @ dots
+        return torch.add(silu(s), s, alpha=0.25) @ dots
 
     def extra_repr(self) -> str:
         """For repr."""
