@@ -223,7 +223,7 @@ class _Reader:
             self.radial(layer.radial, layer.product.plan, f"{name}.sep_act.dtp_rad")
             self.linear(layer.score, f"{name}.sep_alpha")
             self.linear(value.linear, f"{name}.sep_act.lin")
-            plan = value.sum.plan
+            plan = value.plan
             weight = self.take(f"{name}.sep_value.dtp.tp.weight", plan.weight_numel).reshape(-1)
             value.weight.copy_(plan.sorted_weight(weight * self.path_weights(plan, weight)))
             self.linear(value.mix, f"{name}.sep_value.lin")

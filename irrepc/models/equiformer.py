@@ -20,19 +20,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Irreps
 from irrepc.models.equiformer_config import EquiformerConfig
 from irrepc.models.nequip import ScaleShift
 from irrepc.nn.attention import Edges, GraphAttention, edges_of
 from irrepc.nn.block_linear import BlockLinear, apart
+from irrepc.nn.closed_forms import silu
 from irrepc.nn.convolution import Convolution
 from irrepc.nn.depthwise import Depthwise
 from irrepc.nn.distance_bases import BASES, RadialProfile
 from irrepc.nn.dropout import EquivariantDropout, PathDropout
 from irrepc.nn.gate import SILU_GAIN
-from irrepc.nn.graph import Graph, check_graph, edge_vectors
+from irrepc.nn.graph import Graph, check_graph, edge_vectors, first_edges
 from irrepc.nn.harmonics import SphericalHarmonics
 from irrepc.nn.norm import EquivariantLayerNorm, safe_norm
 from irrepc.nn.swish_gate import SwishGate
@@ -52,7 +52,7 @@ class EdgeDegreeEmbedding(nn.Module):
         self.constant = BlockLinear(Irreps.of("1x0e"), irreps)
         self.radial = RadialProfile((config.basis_size, *config.radial_widths, self.plan.weight_numel))
         self.linear = BlockLinear(self.plan.irreps_out, irreps)
-        self.convolution = Convolution(Irreps((irreps[0],)), irreps_edge, irreps, backend=backend)
+        self.convolution = Convolution(Irreps((irreps[0],)), irreps_edge, irreps, backend=backend, by_pair=True)
         self.normalisation = 1.0 / math.sqrt(config.avg_num_neighbors)
 
     def forward(self, edges: Edges) -> list[Tensor]:
@@ -62,7 +62,7 @@ class EdgeDegreeEmbedding(nn.Module):
         hidden = self.radial.hidden(edges.basis)
         weights = torch.addmm(self.radial.offset[:used], hidden, self.radial.last[:used].t())
         x, paths = constant.expand(atoms, -1), self.convolution.irreps_out
-        sums = self.convolution(x, edges.harmonics, weights, graph.senders, graph.receivers)
+        sums = self.convolution(x, edges.harmonics, weights, graph.senders, graph.receivers, graph.pairs)
         found = dict(zip([b.irrep for b in paths], apart(sums, paths), strict=True))
         degree = graph.receivers.start.diff().to(x.dtype).unsqueeze(-1)
         matrices, out = linear.matrices(), []
@@ -78,7 +78,7 @@ class EdgeDegreeEmbedding(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, gate, Linear."""
+    """Linear, gate, Linear; where only scalars come out, nothing else is made on the way."""
 
     def __init__(self, irreps: Irreps, hidden: Irreps, irreps_out: Irreps, rate: float, backend: str) -> None:
         super().__init__()
@@ -89,13 +89,23 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Sequence[Tensor]) -> list[Tensor]:
         """Features apart, irreps -> irreps_out."""
-        gated = self.gate(self.linear_1(x))
-        out: list[Tensor] = self.dropout(self.linear_2(apart(gated, self.gate.irreps_out)))
+        if only_scalars(self.linear_2.irreps_out):
+            gated = [self.gate.only_scalars(self.linear_1(x, 1)[0])]
+        else:
+            gated = apart(self.gate(self.linear_1(x)), self.gate.irreps_out)
+        out: list[Tensor] = self.dropout(self.linear_2(gated))
         return out
 
 
-def attention(irreps_out: Irreps, irreps: Irreps, config: EquiformerConfig, backend: str) -> GraphAttention:
-    """The attention layer of a configuration."""
+def only_scalars(irreps: Irreps) -> bool:
+    """Whether there is nothing but 0e, in one block."""
+    return len(irreps) == 1 and irreps[0].irrep.is_scalar
+
+
+def attention(
+    irreps_out: Irreps, irreps: Irreps, config: EquiformerConfig, backend: str, read: int | None = None
+) -> GraphAttention:
+    """The attention layer of a configuration, of whose result the first `read` blocks are made (None: all)."""
     return GraphAttention(
         irreps,
         Irreps.of(config.harmonics),
@@ -105,6 +115,7 @@ def attention(irreps_out: Irreps, irreps: Irreps, config: EquiformerConfig, back
         (config.basis_size, *config.radial_widths),
         nonlinear=config.nonlinear_messages,
         rescale=config.rescale_degree,
+        read=read,
         alpha_drop=config.alpha_drop,
         proj_drop=config.proj_drop,
         backend=backend,
@@ -112,12 +123,16 @@ def attention(irreps_out: Irreps, irreps: Irreps, config: EquiformerConfig, back
 
 
 class TransformerBlock(nn.Module):
-    """Attention and feed-forward network, each on normalised features and added to what came in."""
+    """Attention and feed-forward network, each on normalised features and added to what came in.
+
+    After the attention, scalars depend on scalars alone: where only they come out, no more is made of it.
+    """
 
     def __init__(self, irreps: Irreps, irreps_out: Irreps, config: EquiformerConfig, backend: str) -> None:
         super().__init__()
         self.norm_1, self.norm_2 = EquivariantLayerNorm(irreps), EquivariantLayerNorm(irreps)
-        self.attention = attention(irreps, irreps, config, backend)
+        self.read = 1 if only_scalars(irreps_out) else None
+        self.attention = attention(irreps, irreps, config, backend, self.read)
         self.feed_forward = FeedForward(irreps, Irreps.of(config.hidden), irreps_out, config.proj_drop, backend)
         self.shortcut = None if irreps == irreps_out else BlockLinear(irreps, irreps_out)
         self.path = PathDropout(config.path_drop)
@@ -126,7 +141,7 @@ class TransformerBlock(nn.Module):
         """Features of the atoms apart, irreps -> irreps_out."""
         batch, structures = edges.graph.batch, edges.graph.num_graphs
         y = self.path(self.attention(self.norm_1.apart(x), edges), batch, structures)
-        x = [a + b for a, b in zip(x, y, strict=True)]
+        x = [a + b for a, b in zip(x[: self.read], y, strict=True)]
         y = self.path(self.feed_forward(self.norm_2.apart(x)), batch, structures)
         kept = x if self.shortcut is None else self.shortcut(x)
         return [a + b for a, b in zip(kept, y, strict=True)]
@@ -141,7 +156,7 @@ class ScalarReadout(nn.Module):
 
     def forward(self, x: Sequence[Tensor], edges: Edges) -> list[Tensor]:
         """Scalars (N, mul), alone in a list -> (N, 1) alike."""
-        out: list[Tensor] = self.linear_2([F.silu(y) * SILU_GAIN for y in self.linear_1(x)])
+        out: list[Tensor] = self.linear_2([silu(y) * SILU_GAIN for y in self.linear_1(x)])
         return out
 
 
@@ -177,7 +192,7 @@ class Equiformer(nn.Module):
             self.dropout = EquivariantDropout(outputs, config.out_drop)
             scalar = Irreps.of("1x0e")
             self.readout = (
-                attention(scalar, outputs, config, backend) if config.attention_head else ScalarReadout(outputs)
+                attention(scalar, outputs, config, backend, 1) if config.attention_head else ScalarReadout(outputs)
             )
         self.scale_shift = ScaleShift(config.scales or (1.0,) * count, config.shifts or (0.0,) * count)
         self.to(dtype).eval()
@@ -186,7 +201,8 @@ class Equiformer(nn.Module):
         """Energies (N,) of the atoms, eV, float64; positions in the dtype of the weights."""
         check_graph(graph, len(self.species), self.embedding)
         vectors = edge_vectors(graph)
-        edges = edges_of(graph, self.harmonics(vectors), self.basis(safe_norm(vectors, -1)), self.config.heads)
+        distances = safe_norm(vectors.index_select(0, first_edges(graph.pairs)), -1)
+        edges = edges_of(graph, self.harmonics(vectors), self.basis(distances), self.config.heads)
         scalars, *others = self.surroundings(edges)
         x = [scalars + self.embedding.index_select(0, graph.species) + self.embedding_bias, *others]
         for block in self.blocks:

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.nn.block_linear import BlockLinear, together
-from irrepc.nn.depthwise import DepthwiseProduct, DepthwiseSum
+from irrepc.nn.closed_forms import silu
+from irrepc.nn.depthwise import Depthwise, DepthwiseProduct, DepthwiseSum
 from irrepc.nn.distance_bases import RadialProfile
 from irrepc.nn.dropout import EquivariantDropout, check_rate
 from irrepc.nn.graph import Graph, Index
@@ -32,8 +33,8 @@ class Edges(NamedTuple):
     """What every layer reads along the edges of a graph.
 
     harmonics  (E, irreps of the harmonics)
-    basis      (E, size) the radial basis
-    graph      the graph; its edges are sorted by receiver
+    basis      (P, size) the radial basis of each pair of atoms, whose two directions are of one length
+    graph      the graph; its edges are sorted by receiver, its pairs are those of the basis
     copies     Index of (heads · E,) over the E edges: row h · E + e stands for edge e in head h
     targets    Index of (heads · E,) over heads · N rows: its receiver in that head
     """
@@ -80,17 +81,18 @@ def edge_softmax(scores: Tensor, receivers: Index) -> Tensor:
 
 
 class LinearValue(nn.Module):
-    """Σ_e α_eh v_eh with v = Linear(t): a linear message."""
+    """Σ_e α_eh v_eh with v = Linear(t): a linear message; the first `read` blocks of it, None for all."""
 
-    def __init__(self, irreps_message: Irreps, irreps_heads: Irreps) -> None:
+    def __init__(self, irreps_message: Irreps, irreps_heads: Irreps, read: int | None) -> None:
         super().__init__()
+        self.read = read
         self.linear = BlockLinear(irreps_message, irreps_heads)
 
     def forward(self, message: Sequence[Tensor], alpha: Tensor, edges: Edges) -> list[Tensor]:
         """t apart, α (E, heads) -> features of the atoms apart, irreps of all heads, channels (head, channel)."""
         receivers, (count, heads) = edges.graph.receivers.values, alpha.shape
         atoms, out = edges.graph.num_atoms, []
-        for value, block in zip(self.linear(message), self.linear.irreps_out, strict=True):
+        for value, block in zip(self.linear(message, self.read), self.linear.irreps_out, strict=False):
             parts = value.view(count, block.irrep.dim, heads, block.mul // heads) * alpha[:, None, :, None]
             summed = value.new_zeros(atoms, block.dim).index_add(0, receivers, parts.flatten(1))
             out.append(summed.view(atoms * block.irrep.dim, block.mul))
@@ -103,18 +105,27 @@ class NonlinearValue(nn.Module):
     The last linear map does not depend on the edge, so the sum over edges comes before it; α scales the harmonics.
 
     weight  flat, one number for each channel of the product with Y, in the order of its irreps
+    read    how many blocks of the result are made, from the first on; None for all. The weights are always there.
     """
 
     def __init__(
-        self, irreps_message: Irreps, irreps_in: Irreps, irreps_edge: Irreps, irreps_heads: Irreps, backend: str
+        self,
+        irreps_message: Irreps,
+        irreps_in: Irreps,
+        irreps_edge: Irreps,
+        irreps_heads: Irreps,
+        read: int | None,
+        backend: str,
     ) -> None:
         super().__init__()
         self.gate = SwishGate(irreps_in, backend)
         self.linear = BlockLinear(irreps_message, self.gate.irreps_in)
-        self.sum = DepthwiseSum(irreps_in, irreps_edge, irreps_heads, backend)
-        self.weight = nn.Parameter(torch.randn(self.sum.weight_numel))
-        self.mix = BlockLinear(self.sum.irreps_out, irreps_heads)
-        self._channels = tuple(b.mul for b in self.sum.irreps_out)
+        self.read, self.plan = read, Depthwise(irreps_in, irreps_edge, irreps_heads)
+        # irreps are sorted, so what ends in the first of them is the first of the product and of its weights
+        self.sum = DepthwiseSum(irreps_in, irreps_edge, Irreps(irreps_heads.blocks[:read]), backend)
+        self.weight = nn.Parameter(torch.randn(self.plan.weight_numel))
+        self.mix = BlockLinear(self.plan.irreps_out, irreps_heads)
+        self._channels = tuple(b.mul for b in self.plan.irreps_out)
 
     def forward(self, message: Sequence[Tensor], alpha: Tensor, edges: Edges) -> list[Tensor]:
         """t apart, α (E, heads) -> features of the atoms apart, irreps of all heads, channels (head, channel)."""
@@ -123,7 +134,7 @@ class NonlinearValue(nn.Module):
         y = (alpha.t().unsqueeze(-1) * edges.harmonics).flatten(0, 1)
         sums = self.sum(x, y, edges.copies, edges.targets)
         weights, matrices, out = self.weight.split_with_sizes(self._channels), self.mix.matrices(), []
-        for feed, block in zip(self.mix.feeds, self.mix.irreps_out, strict=True):
+        for feed, block in zip(self.mix.feeds[: self.read], self.mix.irreps_out.blocks[: self.read], strict=True):
             rows = atoms * block.irrep.dim
             if feed is None:
                 out.append(x.new_zeros(rows, block.mul))
@@ -145,6 +156,7 @@ class GraphAttention(nn.Module):
     nonlinear     whether there is a gate inside the message
     rescale       whether the sum is multiplied by the number of neighbours
     widths        of the radial profile: basis, hidden layers
+    read          how many blocks of the result are made, from the first on, and no others than these need; None for all
     alpha_drop    rate at which attention weights are dropped in training; proj_drop: copies of irreps of the result
 
     dot           (heads, scalars) the vectors a_h
@@ -163,6 +175,7 @@ class GraphAttention(nn.Module):
         *,
         nonlinear: bool = True,
         rescale: bool = False,
+        read: int | None = None,
         alpha_drop: float = 0.0,
         proj_drop: float = 0.0,
         backend: str = "auto",
@@ -182,27 +195,29 @@ class GraphAttention(nn.Module):
         nn.init.xavier_uniform_(self.dot)
         self.register_buffer("own", torch.eye(heads), persistent=False)
         self.value = (
-            NonlinearValue(message, irreps_in, irreps_edge, irreps_heads, backend)
+            NonlinearValue(message, irreps_in, irreps_edge, irreps_heads, read, backend)
             if nonlinear
-            else LinearValue(message, irreps_heads)
+            else LinearValue(message, irreps_heads, read)
         )
+        self.read = read
         self.rescale, self.alpha_drop = rescale, check_rate("alpha_drop", alpha_drop)
         self.projection = BlockLinear(irreps_heads, irreps_out)
         self.dropout = EquivariantDropout(irreps_out, proj_drop)
 
     def forward(self, x: Sequence[Tensor], edges: Edges) -> list[Tensor]:
-        """Features of the atoms apart, irreps_in -> irreps_out."""
+        """Features of the atoms apart, irreps_in -> irreps_out, or the blocks of it that are read."""
         graph, irreps = edges.graph, self.source.irreps_in
         sent, received = together(self.source(x), irreps), together(self.target(x), irreps)
         message = sent.index_select(0, graph.senders.values) + received.index_select(0, graph.receivers.values)
-        parts = self.product(message, edges.harmonics, self.radial(edges.basis))
+        weights = self.radial(edges.basis).index_select(0, graph.pairs.values)
+        parts = self.product(message, edges.harmonics, weights)
         alpha = edge_softmax(self.scores(parts), graph.receivers)
         alpha = F.dropout(alpha, self.alpha_drop, self.training) if self.alpha_drop else alpha
         values = self.value(parts, alpha, edges)
         if self.rescale:
             degree = graph.receivers.start.diff().to(sent.dtype)
             values = [v * degree.repeat_interleave(v.shape[0] // max(graph.num_atoms, 1)).unsqueeze(1) for v in values]
-        out: list[Tensor] = self.dropout(self.projection(values))
+        out: list[Tensor] = self.dropout(self.projection(values, self.read))
         return out
 
     def scores(self, message: Sequence[Tensor]) -> Tensor:
@@ -210,7 +225,7 @@ class GraphAttention(nn.Module):
         s = self.score(message)[0]
         # one matrix product for all heads: a_h in the rows of head h, zero elsewhere
         dots = (self.dot.unsqueeze(-1) * self.own.unsqueeze(1)).flatten(0, 1) * (0.8 * LEAKY_GAIN)
-        return torch.add(F.silu(s), s, alpha=0.25) @ dots
+        return torch.add(silu(s), s, alpha=0.25) @ dots
 
     def extra_repr(self) -> str:
         """For repr."""

@@ -82,10 +82,13 @@ class BlockLinear(nn.Module):
         pieces = self.weight.split_with_sizes(self._sizes)
         return [w.view(shape) for w, shape in zip(pieces, self._shapes, strict=True)]
 
-    def forward(self, blocks: Sequence[Tensor]) -> list[Tensor]:
-        """Features of irreps_in apart -> features of irreps_out apart."""
+    def forward(self, blocks: Sequence[Tensor], read: int | None = None) -> list[Tensor]:
+        """Features of irreps_in apart -> features of irreps_out apart: its first `read` blocks, by default all.
+
+        Blocks of the input that those do not need may be left out at the end.
+        """
         matrices, out = self.matrices(), []
-        for feed, block in zip(self.feeds, self.irreps_out, strict=True):
+        for feed, block in zip(self.feeds[:read], self.irreps_out.blocks[:read], strict=True):
             if feed is None:
                 rows = blocks[0].shape[0] // self.irreps_in[0].irrep.dim
                 out.append(blocks[0].new_zeros(rows * block.irrep.dim, block.mul))

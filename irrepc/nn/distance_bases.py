@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from irrepc.errors import InputError
+from irrepc.nn.closed_forms import silu
 from irrepc.nn.radial import BesselBasis, cosine_cutoff, polynomial_cutoff
 
 
@@ -104,7 +105,7 @@ class RadialProfile(nn.Module):
     def hidden(self, v: Tensor) -> Tensor:
         """(rows, widths[0]) -> the last hidden layer (rows, widths[-2])."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            v = torch.nn.functional.silu(norm(layer(v)))
+            v = silu(norm(layer(v)))
         return v
 
     def forward(self, v: Tensor) -> Tensor:

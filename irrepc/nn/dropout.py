@@ -18,11 +18,11 @@ class EquivariantDropout(nn.Module):
         self.irreps, self.rate = Irreps.of(irreps), check_rate("dropout", rate)
 
     def forward(self, blocks: list[Tensor]) -> list[Tensor]:
-        """Features apart (irrepc/nn/block_linear.py) -> the same shapes."""
+        """Features apart (irrepc/nn/block_linear.py), all or the first of them -> the same shapes."""
         if not self.training or not self.rate:
             return blocks
         out = []
-        for x, b in zip(blocks, self.irreps, strict=True):
+        for x, b in zip(blocks, self.irreps, strict=False):
             parts = x.view(x.shape[0] // b.irrep.dim, b.irrep.dim, b.mul)
             kept = F.dropout(x.new_ones(parts.shape[0], 1, b.mul), self.rate)
             out.append((parts * kept).view(x.shape))

@@ -58,9 +58,9 @@ class EquivariantLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(self.irreps.count("0e"), dtype=dtype))
 
     def apart(self, blocks: Sequence[Tensor]) -> list[Tensor]:
-        """Features apart, a matrix (rows · (2l + 1), mul) for each block -> the same shapes."""
+        """Features apart, (rows · (2l + 1), mul) for each block, or for the first of them -> the same shapes."""
         out, biases = [], iter(self.bias.split_with_sizes(self._biases))
-        for x, weight, b in zip(blocks, self.weight.split_with_sizes(self._channels), self.irreps, strict=True):
+        for x, weight, b in zip(blocks, self.weight.split_with_sizes(self._channels), self.irreps, strict=False):
             if b.irrep.is_scalar:
                 out.append(F.layer_norm(x, (b.mul,), weight, next(biases), self.eps))
                 continue

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from irrepc.algebra.irreps import Block, Irrep, Irreps
 from irrepc.algebra.recipe import GateRecipe, labels
 from irrepc.errors import IrrepsError
+from irrepc.nn.closed_forms import silu
 from irrepc.nn.gate import SIGMOID_GAIN, SILU_GAIN
 from irrepc.runtime.load import check_choice, load
 
@@ -52,6 +53,10 @@ class SwishGate(nn.Module):
         scalars = first if not gated else first[:, : self.scalars]
         out: Tensor = self._kernel(scalars, *gated, opened, *self._extents)
         return out
+
+    def only_scalars(self, first: Tensor) -> Tensor:
+        """φ(scalars) alone, of the first block of irreps_in: where what is gated is not read."""
+        return silu(first[:, : self.scalars]) * SILU_GAIN
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SwishGate:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -192,3 +192,13 @@ def test_dropouts_drop_whole_copies_and_whole_structures() -> None:
         assert (module(ones) if module is layer else module(ones, batch, 3)) is ones
     with pytest.raises(InputError, match="rate 1"):
         EquivariantDropout(irreps, 1)
+
+
+def test_the_first_blocks_of_a_linear_map_need_no_others() -> None:
+    layer = BlockLinear("3x0e+2x1e+2x2e", "4x0e+5x1e+1x2e").double()
+    x = apart(normal(6, layer.irreps_in.dim), layer.irreps_in)
+    for read in (1, 2):
+        found = layer(x[:read], read)
+        assert len(found) == read
+        for a, b in zip(found, layer(x), strict=False):
+            assert torch.equal(a, b)
