@@ -60,6 +60,8 @@ class TestEquiformer(ModelChecks):
     """All irreps are even: SE(3)."""
     vanishes_at_cutoff = False
     """The softmax counts a neighbour at the cutoff like any other, and the radial profile has an offset."""
+    compared = ("llvm",)
+    traced = ("llvm",)
 
     @classmethod
     def build(cls, dtype: torch.dtype, backend: str) -> Any:

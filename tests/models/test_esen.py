@@ -39,6 +39,8 @@ def relative(found: Tensor, expected: Tensor) -> float:
 
 class TestESEN(ModelChecks):
     inverts = False  # the complex matrices of orders m > 0 tell left from right
+    compared = ("llvm",)
+    traced = ("llvm",)
 
     @classmethod
     def build(cls, dtype: torch.dtype, backend: str) -> Any:

@@ -30,6 +30,8 @@ CONFIG = SevenNetConfig(
 
 class TestPolynomial(ModelChecks):
     inverts = False  # every irrep is even, so paths such as 1 x 1 -> 1 see the handedness
+    compared = ("llvm",)
+    traced = ("llvm",)
 
     @classmethod
     def build(cls, dtype: torch.dtype, backend: str) -> Any:
