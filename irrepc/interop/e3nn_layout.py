@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from irrepc.algebra.irreps import Irreps
+from irrepc.nn.closed_forms import is_transformed
 
 
 def mul_ir_permutation(irreps: Irreps | str) -> Tensor:
@@ -48,7 +49,10 @@ class Relayout(nn.Module):
         """(rows, irreps.dim) -> the same shape; the same tensor where both layouts are equal."""
         if self.same:
             return x
-        y: Tensor = _Permuted.apply(x, self.get_buffer("order"), self.get_buffer("inverse"))  # type: ignore[no-untyped-call]
+        order, inverse = self.get_buffer("order"), self.get_buffer("inverse")
+        if is_transformed():
+            return x.index_select(1, order)
+        y: Tensor = _Permuted.apply(x, order, inverse)  # type: ignore[no-untyped-call]
         return y
 
 

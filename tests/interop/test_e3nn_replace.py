@@ -268,13 +268,16 @@ def test_an_unknown_mode_is_left() -> None:
     assert "got connection mode 'uvwx'" in irrepc.e3nn.report(product).left[0][1]
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
 def test_code_of_torchscript_is_exchanged_and_compiled_modules_are_left() -> None:
     def build() -> nn.Module:
         mode = e3nn.get_optimization_defaults()["jit_mode"]
         e3nn.set_optimization_defaults(jit_mode="script")
-        made = nn.Sequential(o3.SphericalHarmonics([0, 1], True), o3.Linear("1x0e+1x1o", "2x0e+2x1o"), nn.Linear(8, 1))
-        e3nn.set_optimization_defaults(jit_mode=mode)
-        return made
+        try:
+            parts = (o3.SphericalHarmonics([0, 1], True), o3.Linear("1x0e+1x1o", "2x0e+2x1o"), nn.Linear(8, 1))
+            return nn.Sequential(*parts)
+        finally:
+            e3nn.set_optimization_defaults(jit_mode=mode)
 
     theirs, ours = pair(build)
     agree(theirs, ours, torch.randn(3, 3))
@@ -291,6 +294,7 @@ def test_indices_are_where_the_module_is() -> None:
     assert {t.device.type for t in (*linear.parameters(), *linear.buffers())} == {"meta"}
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match="expected one of auto"):
         irrepc.e3nn.replace(nn.Linear(1, 1), "fast")
