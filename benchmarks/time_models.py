@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
+from peer_process import ALLOCATOR, Peer
 
 from irrepc.deploy import Deployed, deploy
 from irrepc.interop.mace import load_mace
@@ -35,7 +35,6 @@ from irrepc.nn.radial import ScalarMLP
 
 SPECIES = (1, 6, 7, 8, 29)
 CUTOFF = 5.0
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "30000000000", "MALLOC_TOP_PAD_": "268435456"}
 # network, channels, case, structure, how many evaluations a round
 CASES = (
     ("mace", 128, "energy", "structure_crystal", 1),
@@ -72,43 +71,6 @@ def write(graph: Graph, file: Path) -> None:
     fields = {name: getattr(graph, name) for name in ("positions", "species", "shifts", "cell", "batch")}
     fields |= {"senders": graph.senders.values, "receivers": graph.receivers.values}
     np.savez(file, **{name: tensor.numpy() for name, tensor in fields.items()})
-
-
-class Peer:
-    """A process of an authors' package that builds its model, says what it found, and times itself when asked."""
-
-    def __init__(self, network: str, python: str, folder: Path) -> None:
-        program = Path(__file__).parent / f"peer_{network}.py"
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        self.process = subprocess.Popen(
-            [python, str(program), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        self._answer()
-
-    def time(self, case: str, channels: int, structure: str, rounds: int) -> list[float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{case} {channels} {structure} {rounds}\n")
-        self.process.stdin.flush()
-        found: list[float] = self._answer()
-        return found
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            try:
-                return json.loads(line)
-            except ValueError:
-                continue  # packages print to stdout as they please
-        raise SystemExit(f"{self.process.args}: ended with {self.process.wait()}")
 
 
 def load(network: str, channels: int, folder: Path, dtype: torch.dtype) -> Any:
@@ -208,7 +170,7 @@ def main() -> None:
         for network, python in pythons.items():
             if python is None:
                 continue
-            peer = Peer(network, python, folder)
+            peer = Peer(python, f"peer_{network}.py", str(folder))
             for kind, channels, case, structure, repeats in CASES:
                 if kind == network:
                     graph = structures[structure]

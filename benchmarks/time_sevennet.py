@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,11 +23,11 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import write
+from peer_process import ALLOCATOR, Peer
 
 from irrepc.interop.ase_calculator import IrrepcCalculator
 from irrepc.interop.sources import load_model
 
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "30000000000", "MALLOC_TOP_PAD_": "268435456"}
 NAMES = ("sevennet-0", "sevennet-l3i5")
 MOVE = 0.005
 """Å, as in peer_sevennet.py."""
@@ -55,43 +54,6 @@ def water(n: int, apart: float = 3.104) -> Atoms:
         one.translate(np.array(place) * apart - one.get_center_of_mass())
         box += one
     return box
-
-
-class Peer:
-    """The authors' package in a process of its own."""
-
-    def __init__(self, python: str, folder: Path, name: str, threads: int) -> None:
-        program = Path(__file__).parent / "peer_sevennet.py"
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        self.process = subprocess.Popen(
-            [python, str(program), str(folder), name, str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        self._answer()
-
-    def time(self, structure: str, rounds: int) -> list[float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{structure} {rounds}\n")
-        self.process.stdin.flush()
-        found: list[float] = self._answer()
-        return found
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            try:
-                return json.loads(line)
-            except ValueError:
-                continue  # packages print to stdout as they please
-        raise SystemExit(f"{self.process.args}: ended with {self.process.wait()}")
 
 
 def seconds(calculator: IrrepcCalculator, atoms: Atoms, rounds: int, generator: np.random.Generator) -> list[float]:
@@ -137,7 +99,7 @@ def main() -> None:
         print("| network | structure | atoms | contender | ΔE, ΔF, Δσ | official (min) | irrepc (min) | ratio (min) |")
         print("|---|---|---:|---|---:|---:|---:|---:|")
         for name in given.names:
-            peer = Peer(given.python, folder, name, given.threads)
+            peer = Peer(given.python, "peer_sevennet.py", str(folder), name, str(given.threads))
             expected = json.loads((folder / f"{name}.json").read_text())
             network = load_model(given.source, name=name)
             contenders = {"exact": IrrepcCalculator(network)}
